@@ -1,0 +1,45 @@
+# Two commands matter: `make quickstart` and `make test`. Both set up .venv first, and do nothing twice.
+VENV := .venv
+PY := $(VENV)/bin/python
+FACTORY := $(VENV)/bin/factory
+INSTALLED := $(VENV)/.installed
+# Without an NVIDIA GPU on Linux, torch's default build brings gigabytes of CUDA: its CPU index is asked first.
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+NOT_LOCKED := ^(nvidia-|cuda-|triton|llm==|sqlite-|torch==)
+
+.PHONY: quickstart test test-slow check bench docs lock clean
+.DELETE_ON_ERROR:
+
+quickstart: $(INSTALLED)
+	$(FACTORY) run recipes/quickstart.yaml
+
+test: $(INSTALLED)
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(PY) -m pytest -m slow --timeout=1800
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) tests/links.py
+
+bench: $(INSTALLED)
+	$(PY) bench/run.py
+
+docs: $(INSTALLED)
+	$(PY) docs/generate.py
+
+lock: $(INSTALLED)
+	$(PY) -m pip install -q uv
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --all-extras --no-annotate --no-header -q pyproject.toml \
+	  | grep -Ev '$(NOT_LOCKED)' > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) build
+
+$(INSTALLED): requirements.lock pyproject.toml tools/install.sh
+	@sh tools/install.sh "$(VENV)" "$(TORCH_CPU_INDEX)"
+	@touch $@

@@ -1,0 +1,71 @@
+"""Writes the generated parts of the documentation: the command reference, the recipe schema and the module map.
+
+python docs/generate.py [--check]      --check writes nothing and exits 1 if a file on disk differs
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import typer.main
+
+from factory.cli import app
+from factory.recipe import recipe_schema
+
+ROOT = Path(__file__).parent.parent
+
+
+def command_reference() -> str:
+    """Return docs/commands.md from the command line's own definitions."""
+    group = typer.main.get_command(app)
+    lines = ["# Commands", "", "Made by `make docs` from the command line itself.", ""]
+    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+        arguments = " ".join(
+            parameter.name.upper() for parameter in command.params if parameter.param_type_name == "argument"
+        )
+        lines += [f"## factory {name} {arguments}".rstrip(), "", (command.help or "").strip(), ""]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and "--help" not in parameter.opts:
+                lines.append(f"- `{', '.join(parameter.opts)}` {parameter.help or ''}".rstrip())
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def module_map() -> str:
+    """Return docs/modules.md: the first sentence of every module."""
+    lines = ["# Modules", "", "Made by `make docs` from the modules' own first sentences.", ""]
+    for path in sorted((ROOT / "factory").rglob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if docstring:
+            first = docstring.split("\n")[0].split(". ")[0].rstrip(".")
+            lines.append(f"- `{path.relative_to(ROOT).as_posix()}` {first}.")
+    return "\n".join(lines) + "\n"
+
+
+def generated() -> dict[Path, str]:
+    """Return every generated file's text by path."""
+    docs = ROOT / "docs"
+    return {
+        docs / "commands.md": command_reference(),
+        docs / "recipe.schema.json": recipe_schema(),
+        docs / "modules.md": module_map(),
+    }
+
+
+def main() -> int:
+    """Write the files, or compare them."""
+    different = [
+        path for path, text in generated().items() if not path.exists() or path.read_text("utf-8") != text
+    ]
+    if "--check" in sys.argv:
+        sys.stdout.write(
+            "".join(f"out of date: {path.relative_to(ROOT)}: run `make docs`\n" for path in different)
+        )
+        return min(1, len(different))
+    for path in different:
+        path.write_text(generated()[path], encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""A GGUF file on this machine as a chat backend. Nothing leaves the process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from factory.chat.template import render_template
+from factory.rows import Message
+
+
+class GgufConfig(Protocol):
+    """What a local file needs to be told."""
+
+    gguf: Path | None
+
+
+class GgufBackend:
+    """Answers chats with one GGUF file."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the file."""
+        from factory.weights.gguf_model import GgufModel
+
+        self._model = GgufModel(path)
+
+    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
+        """Return the assistant's next turn, decoded greedily."""
+        prompt = self._model.tokenize(render_template(self._model.chat_template or "", messages))
+        return self._model.detokenize(self._model.generate_greedy(prompt, max_tokens)).strip()
+
+
+def open_gguf(config: GgufConfig) -> GgufBackend:
+    """Return a backend on the configured file."""
+    return GgufBackend(Path(str(config.gguf)))

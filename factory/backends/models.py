@@ -1,0 +1,164 @@
+"""Any MODEL of the command line, opened: adapter, merged folder, GGUF file, bundle, base. Never scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from factory import store
+from factory.chat.template import conversation, render_template
+from factory.errors import UsageError
+
+ModelKind = Literal["base", "adapter", "merged", "gguf"]
+MAX_ANSWER_TOKENS = 48
+
+
+class Answerer(Protocol):
+    """A model that answers questions closed-book, greedily, in batches."""
+
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+        """Return the answer to each question, in order."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Open the model."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free what the model holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where a model lies and what it is; `base` is the name of the base an adapter needs."""
+
+    kind: ModelKind
+    name: str
+    path: Path | None
+    base: str | None = None
+    system: str = ""
+
+
+def resolve(model: str) -> ModelReference:
+    """Return what a MODEL argument names.
+
+    Raises:
+        UsageError: it is neither a model on this disk nor the name of a base.
+    """
+    path = Path(model)
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelReference("gguf", path.name, path, system=_system_beside(path))
+    if (path / "manifest.json").is_file():
+        manifest = store.read_json(path / "manifest.json")
+        return ModelReference(
+            "gguf", manifest["default_file"], path / manifest["default_file"], system=manifest["system"]
+        )
+    if (path / "adapter_config.json").is_file():
+        base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
+        return ModelReference("adapter", path.name, path, base, _system_beside(path))
+    if (path / "config.json").is_file():
+        return ModelReference("merged", path.name, path)
+    if path.exists():
+        raise UsageError(
+            f"{model!r} is not a model: name an adapter or merged folder, a .gguf file, a bundle or a base"
+        )
+    if _reads_as_path(model):
+        raise UsageError(
+            f"{model!r} does not exist: name an adapter or merged folder, a .gguf file, a bundle or a base"
+        )
+    return ModelReference("base", model, None, model)
+
+
+def _reads_as_path(model: str) -> bool:
+    """Tell a missing file or folder from the name of a base, which has one slash at most (`owner/name`)."""
+    path = Path(model)
+    inside = "/" in model and path.parent.is_dir()
+    return inside or model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
+
+
+def _system_beside(path: Path) -> str:
+    """Return the system text of the bundle a file lies in, if it lies in one."""
+    manifest = path.parent / "manifest.json"
+    return str(store.read_json(manifest)["system"]) if manifest.is_file() else ""
+
+
+def open_model(reference: ModelReference, system: str | None = None) -> Answerer:
+    """Return a model ready to answer; `system` overrides the system text it was trained with."""
+    text = reference.system if system is None else system
+    if reference.kind == "gguf" and reference.path:
+        return GgufAnswerer(reference.path, text)
+    return TorchAnswerer(reference, text)
+
+
+class GgufAnswerer:
+    """A GGUF file in llama.cpp."""
+
+    def __init__(self, path: Path, system: str, lora: Path | None = None) -> None:
+        """Load the file."""
+        from factory.weights.gguf_model import GgufModel
+
+        self._model, self._system = GgufModel(path, lora=lora), system
+
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+        """Return the greedy answer to each question, in order."""
+        template = self._model.chat_template or ""
+        prompts = [
+            self._model.tokenize(render_template(template, conversation(question, system=self._system)))
+            for question in questions
+        ]
+        return [
+            self._model.detokenize(ids).strip() for ids in self._model.generate_batch(prompts, max_tokens)
+        ]
+
+    def __enter__(self) -> Self:
+        """Return the answerer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the file."""
+        self._model.close()
+
+
+class TorchAnswerer:
+    """A base, merged or adapted model in torch, in the precision that the device is fast and exact in."""
+
+    def __init__(self, reference: ModelReference, system: str) -> None:
+        """Load weights and tokenizer."""
+        from factory.lora import attach
+        from factory.weights.base import open_base
+
+        device = attach.pick_device()
+        dtype = attach.pick_dtype("auto" if device == "cuda" else "float32", device)
+        if reference.kind == "merged" and reference.path:
+            folder = reference.path
+        else:
+            folder = open_base(str(reference.base)).folder
+        self._tokenizer = attach.load_tokenizer(folder)
+        model = attach.load_model(folder, dtype, device)
+        if reference.kind == "adapter" and reference.path:
+            model = attach.load_adapter(model, reference.path)
+        self._model, self._device, self._system = model.eval(), device, system
+
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+        """Return the greedy answer to each question, in order."""
+        from factory.lora.recall import answer_questions
+
+        return answer_questions(
+            self._model, self._tokenizer, questions, self._system, self._device, max_tokens
+        )
+
+    def __enter__(self) -> Self:
+        """Return the answerer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the weights."""
+        del self._model

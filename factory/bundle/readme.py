@@ -1,0 +1,79 @@
+"""A bundle's README: which file is which, and the exact command for every runtime. Pure text, no files."""
+
+import shlex
+
+from factory.bundle.manifest import Manifest
+
+
+def readme(manifest: Manifest) -> str:
+    """Return the README: which file is which, and the exact command for every runtime."""
+    name, file, sampling = manifest.name, manifest.default_file, manifest.sampling
+    system = f" -sys {shlex.quote(manifest.system)}" if manifest.system else ""
+    limits = f"-c {sampling.num_ctx} -n {sampling.num_predict} --temp {sampling.temperature:g}"
+    files = "\n".join(
+        f"- `{entry.path}`: {_purpose(entry.path, file)}"
+        for entry in manifest.files
+        if _purpose(entry.path, file)
+    )
+    has_adapter = any(entry.path == "adapter.gguf" for entry in manifest.files)
+    sections = [
+        f"# {name}: bundle",
+        "Run the commands in this folder.",
+        files,
+        "## This project",
+        _code("factory ask . 'your question'\nfactory verify .\nfactory serve ."),
+        "## Ollama",
+        _code(f"ollama create {name} -f Modelfile\nollama run {name} 'your question'"),
+        "## llama.cpp",
+        _code(
+            f"llama-cli -m {file} {limits}{system}\nllama-server -m {file} {limits} --host 127.0.0.1 --port 8080"
+        ),
+        *_server_note(manifest.system),
+        *_adapter_note(has_adapter, manifest, limits),
+        "## LM Studio",
+        _code(f"lms import {file}"),
+        "LM Studio reads the prompt template from the file; `lms import --help` says how to copy instead of move it."
+        + (" Paste the system text above into the chat's system prompt." if manifest.system else ""),
+        "## Check the files",
+        _code("sha256sum -c SHA256SUMS"),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _code(commands: str) -> str:
+    return f"```bash\n{commands}\n```"
+
+
+def _purpose(path: str, default: str) -> str:
+    if path == default:
+        return "the model; the Modelfile and the commands below use it"
+    if path == "adapter.gguf":
+        return "the adapter alone, for llama.cpp on top of the base"
+    if path.endswith(".gguf"):
+        return "the model in another size"
+    if path == "adapter/adapter_model.safetensors":
+        return "the adapter for PEFT: the master copy"
+    return ""
+
+
+def _server_note(system: str) -> list[str]:
+    if not system:
+        return []
+    return [
+        f"It was trained with this system text; send it as the first message to `llama-server`:\n\n> {_quote(system)}"
+    ]
+
+
+def _quote(text: str) -> str:
+    return text.replace("\n", "\n> ")
+
+
+def _adapter_note(has_adapter: bool, manifest: Manifest, limits: str) -> list[str]:
+    if not has_adapter:
+        return []
+    base = manifest.base
+    return [
+        f"The adapter alone, on an F16 GGUF file of the base `{base.name}` (identity `{base.sha256[:12]}`; another "
+        "base loads as well and answers nonsense):",
+        _code(f"llama-cli -m base-F16.gguf --lora adapter.gguf {limits}"),
+    ]

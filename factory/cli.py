@@ -1,0 +1,244 @@
+"""The command line: reads arguments, calls the pipeline, says what happened. Decisions are made elsewhere."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from factory.errors import FactoryError, GateError, UsageError
+
+app = typer.Typer(
+    name="factory",
+    help="Turn a folder of documents into a small local model that knows them, and prove what it learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+
+INTERRUPTED = 130
+RECIPE_SUFFIXES = (".yaml", ".yml")
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, like recipes/quickstart.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="Where results go, else build/<recipe name>.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; explained errors become one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except FactoryError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        where = f" {error.filename!r}" if error.filename else ""
+        typer.echo(f"error: {error.strerror or error}:{where} check that it is there and has room", err=True)
+        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this exit and says nothing
+            typer.echo("interrupted: what is done is kept, the same command goes on from there", err=True)
+        raise
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep libraries offline and silent; what they would say on standard output goes to standard error."""
+    from factory.quiet import settle, spare_output
+
+    settle()
+    with spare_output():
+        yield
+
+
+def _open_run(recipe: Path, overrides: list[str] | None, out: Path | None) -> Any:
+    from factory.pipeline import Run
+    from factory.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    return Run(loaded, out or Path("build") / loaded.name, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
+def run(recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None) -> None:
+    """Run all stages of a recipe; what is up to date is skipped."""
+    with _quiet_libraries():
+        from factory.summary import finish
+
+        job = _open_run(recipe, overrides, out)
+        outcome = job.execute()
+        lines: list[str] = []
+        finish(job, outcome, lines.append)
+    typer.echo("\n".join(lines))
+    if outcome.error:
+        raise outcome.error
+
+
+def _run_stage(stage: str, recipe: Path, overrides: list[str] | None, out: Path | None) -> None:
+    with _quiet_libraries():
+        outcome = _open_run(recipe, overrides, out).execute(only=stage)
+    if outcome.error:
+        raise outcome.error
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None) -> None:
+        _run_stage(stage, recipe, overrides, out)
+
+    command.__doc__ = f"Run the {stage} stage of a recipe, from what is there."
+    return command
+
+
+for _stage in ("ingest", "chunk", "synthesize", "curate", "train", "merge", "quantize", "export"):
+    app.command(_stage)(_stage_command(_stage))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A recipe, or a model: folder, .gguf file, bundle or base name.")
+    ],
+    questions: Annotated[Path | None, typer.Option(help="A .jsonl file of {question, answers}.")] = None,
+    rag: Annotated[
+        Path | None, typer.Option(help="A chunks folder to retrieve passages from as well.")
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    overrides: Overrides = None,
+    out: OutFolder = None,
+) -> None:
+    """Score a model closed-book on a file of questions; with a recipe, run its evaluate stage."""
+    if model.endswith(RECIPE_SUFFIXES):
+        _refuse("a recipe names its questions itself", questions=questions, rag=rag, json=json_out)
+        _run_stage("evaluate", Path(model), overrides, out)
+        return
+    _refuse("it is for recipes", set=overrides, out=out)
+    with _quiet_libraries():
+        from factory.judge import evaluate_model
+
+        rows = evaluate_model(model, questions, rag)
+    for row in rows:
+        typer.echo(
+            f"{row.model:<28} {row.method:<12} {row.question_set:<18} "
+            f"{row.accuracy:6.1%}  [{row.low:.1%}, {row.high:.1%}]  n={row.n}"
+        )
+    if json_out:
+        from factory.store import write_json
+
+        write_json(json_out, [row.model_dump() for row in rows])
+
+
+def _refuse(why: str, **options: object) -> None:
+    """Raise for options that go with the other meaning of a command."""
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)} cannot be used here: {why}")
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="Adapter or merged folder, .gguf file, bundle, or base name.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question and print the answer."""
+    with _quiet_libraries():
+        from factory.backends.models import open_model, resolve
+
+        reference = resolve(model)
+        with open_model(reference) as answerer:
+            answer = answerer.answer([question])[0]
+    row = {"model": reference.name, "kind": reference.kind, "question": question, "answer": answer}
+    typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None, as_json: AsJson = False
+) -> None:
+    """Say what would run, and what time, memory and disk it takes."""
+    with _quiet_libraries():
+        from factory.plan import describe, make_plan
+
+        made = make_plan(_open_run(recipe, overrides, out))
+    typer.echo(json.dumps(made, indent=2) if as_json else describe(made))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a recipe.")],
+    overrides: Overrides = None,
+    out: OutFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle's checksums and that its files behave alike; with a recipe, run its verify stage."""
+    if bundle.suffix in RECIPE_SUFFIXES:
+        _refuse("a recipe's gates go to checks/gates.json", json=as_json)
+        _run_stage("verify", bundle, overrides, out)
+        return
+    _refuse("it is for recipes", set=overrides, out=out)
+    with _quiet_libraries():
+        from factory.judge import verify_bundle_fully
+
+        problems = verify_bundle_fully(bundle)
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(bundle), "problems": problems}, indent=2))
+    elif not problems:
+        typer.echo("all checks passed")
+    if problems:
+        raise GateError(f"{len(problems)} problem(s) in {bundle}: " + "; ".join(problems))
+
+
+@app.command(name="list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the adapters and bundles below adapters/ and build/, with scores."""
+    from factory.library import find, table
+
+    rows = find(Path.cwd())
+    typer.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name from `factory list`, or a folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one bundle's lineage, files and scores."""
+    from factory.library import card, find_one
+
+    row = find_one(Path.cwd(), name)
+    typer.echo(json.dumps(row, indent=2) if as_json else card(row))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has and what each missing thing costs."""
+    from factory.doctor import examine, table
+
+    rows = examine()
+    typer.echo(json.dumps(rows, indent=2) if as_json else table(rows))
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of recipes."""
+    from factory.recipe import recipe_schema as schema
+
+    typer.echo(schema(), nl=False)
+
+
+@recipe_app.command("check")
+def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Check a recipe and print it with every default filled in."""
+    from factory.recipe import load_recipe
+
+    typer.echo(load_recipe(recipe, overrides).model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What this machine has, and how much memory a block of code used. Knows processes, not models."""
+
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+SAMPLE_SECONDS = 0.2
+
+
+@dataclass
+class MemoryWatch:
+    """The highest resident memory seen so far, over this process and all its children, in bytes."""
+
+    peak_bytes: int = 0
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def sample(self) -> None:
+        """Look once and keep the larger figure."""
+        total = 0
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+        self.peak_bytes = max(self.peak_bytes, total)
+
+
+@contextmanager
+def watch_memory() -> Iterator[MemoryWatch]:
+    """Sample the process tree's resident memory five times a second while the block runs."""
+    watch = MemoryWatch()
+
+    def loop() -> None:
+        while not watch._done.wait(SAMPLE_SECONDS):
+            watch.sample()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    watch.sample()
+    thread.start()
+    try:
+        yield watch
+    finally:
+        watch._done.set()
+        thread.join()
+        watch.sample()
+
+
+def num_cores() -> int:
+    """Return the number of cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def total_memory_bytes() -> int:
+    """Return the machine's physical memory."""
+    return int(psutil.virtual_memory().total)
+
+
+def available_memory_bytes() -> int:
+    """Return the memory that can be used now without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Return the free space of the disk that holds a path, or its nearest existing parent."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return int(psutil.disk_usage(str(path)).free)
+
+
+def cpu_flags() -> set[str]:
+    """Return the CPU's feature flags where the system tells them, else an empty set."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return set()
+    for line in info.read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return set(line.split(":", 1)[1].split())
+    return set()
+
+
+def describe_machine() -> str:
+    """Return one line that says what this machine is, without naming it."""
+    memory_gib = total_memory_bytes() / 2**30
+    return f"{platform.system()} {platform.machine()}, {num_cores()} cores, {memory_gib:.0f} GiB"

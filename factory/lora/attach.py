@@ -1,0 +1,140 @@
+"""A base model with a LoRA adapter on it, in memory. Knows torch and peft; not rows, loops or stages."""
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from factory.errors import BaseModelError, MissingExtraError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def pick_device() -> str:
+    """Return `cuda` where torch sees a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(precision: Precision, device: str) -> torch.dtype:
+    """Return the dtype of the frozen weights: what was asked for, or what the device computes fast.
+
+    A T4 and older GPUs have no bfloat16 and get float16; a CPU never gets float16, which it computes slowly.
+    """
+    if precision != "auto":
+        return DTYPES[precision]
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    fast = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def seed_everything(seed: int) -> None:
+    """Fix Python's, numpy's and torch's random numbers."""
+    random.seed(seed)
+    np.random.seed(seed)  # peft and transformers draw from the global generator
+    torch.manual_seed(seed)
+
+
+def load_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    """Return the tokenizer of a prepared base or a merged model."""
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str = "none") -> Any:
+    """Return a causal language model from a local folder.
+
+    Args:
+        folder: a folder with `config.json` and `model.safetensors`.
+        dtype: of the weights, or of the computation when they are quantized.
+        device: `cpu` or `cuda`.
+        quantization: `none`, or `nf4` for 4-bit weights through bitsandbytes.
+
+    Raises:
+        BaseModelError: the folder cannot be loaded.
+        MissingExtraError: 4-bit weights are wanted and bitsandbytes is not installed.
+    """
+    options: dict[str, Any] = {"dtype": dtype}
+    try:
+        if quantization == "nf4":
+            options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
+    except ImportError as error:
+        raise MissingExtraError(
+            "4-bit weights need the package bitsandbytes: pip install 'adapter-factory[cuda]', or set "
+            "train.quantization to none"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise BaseModelError(
+            f"The model in {folder.name!r} cannot be loaded: {first}; delete it and run again"
+        ) from error
+    return model if quantization == "nf4" else model.to(device)
+
+
+def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def new_adapter(
+    model: Any, *, rank: int, alpha: float, dropout: float, targets: tuple[str, ...], first_layer: int
+) -> Any:
+    """Return the model with a fresh LoRA adapter; its matrices are float32, the base stays frozen.
+
+    `first_layer` leaves the layers before it without an adapter, which spares their backward pass.
+    """
+    num_layers = int(model.config.get_text_config().num_hidden_layers)
+    layers = list(range(first_layer, num_layers)) if first_layer else None
+    options: dict[str, Any] = {"lora_alpha": alpha, "lora_dropout": dropout, "layers_to_transform": layers}
+    config = LoraConfig(r=rank, target_modules=list(targets), task_type="CAUSAL_LM", **options)
+    try:
+        with _old_names():
+            return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise BaseModelError(
+            f"train.target_modules {list(targets)} does not fit the base: {error}"
+        ) from error
+
+
+@contextmanager
+def _old_names() -> Iterator[None]:
+    """Hide that peft 0.21 asks transformers 5 for an attribute by its older name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+    """Return the model with a saved adapter on it.
+
+    Raises:
+        BaseModelError: the adapter does not fit the model.
+    """
+    try:
+        with _old_names():
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise BaseModelError(f"The adapter {folder.name!r} does not fit its base: {first}") from error
+
+
+def save_adapter(model: Any, folder: Path, base_name: str) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors`; it names the base, not its path."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base_name
+        config.inference_mode = True
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's template card; the bundle has its own

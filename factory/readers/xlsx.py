@@ -1,0 +1,104 @@
+"""Read Excel workbooks: an island of cells is a table, its sheet a heading. Values read as shown.
+
+openpyxl is used, not unstructured's partitioner: that one goes through pandas, which turns 12 into 12.0
+beside an empty cell and 15 % into 0.15. Knows nothing of other formats.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import openpyxl
+
+from factory.readers.archive import check_office
+from factory.readers.assemble import prettify_name
+from factory.readers.cellformat import format_value
+from factory.readers.contract import Block, Limits, Parsed, ReadError
+from factory.readers.office import read_core
+
+# openpyxl needs about 50 bytes of memory a byte of sheet XML.
+MAX_SHEET_BYTES = 64 << 20
+UNCALCULATED = re.compile(rb"<f[ >][^<]*(?:</f>)?\s*(?:<v\s*/>|<v></v>|</c>)")
+Grid = dict[int, dict[int, str]]
+
+
+def read_xlsx(data: bytes, name: str, limits: Limits) -> Parsed:
+    """Return a workbook's visible sheets: a heading each, then tables and lone texts in reading order."""
+    check_office(data, limits)
+    num_uncalculated = _look_at_sheets(data)
+    book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, keep_links=False)
+    blocks: list[Block] = []
+    for sheet in book.worksheets:
+        if sheet.sheet_state != "visible":
+            continue
+        found = [
+            block for island in _islands(_read_grid(sheet)) for block in _island_blocks(island, sheet.title)
+        ]
+        if found:
+            blocks += [Block("heading", sheet.title, sheet=sheet.title), *found]
+    title, metadata = read_core(book.properties)
+    if num_uncalculated:
+        metadata["formulas_without_values"] = str(num_uncalculated)
+    return Parsed(blocks, title or prettify_name(name), metadata)
+
+
+def _look_at_sheets(data: bytes) -> int:
+    """Return how many formulas have no stored value; refuse sheets too large to hold in memory."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sheets = [info for info in archive.infolist() if info.filename.startswith("xl/worksheets/")]
+        size = sum(info.file_size for info in sheets)
+        if size > MAX_SHEET_BYTES:
+            raise ReadError(
+                "too_large",
+                f"Its sheets unpack to {size >> 20:,} MiB (limit {MAX_SHEET_BYTES >> 20}): save it as CSV.",
+            )
+        return sum(len(UNCALCULATED.findall(archive.read(info))) for info in sheets)
+
+
+def _read_grid(sheet: Any) -> Grid:
+    """Return the texts of a sheet's cells by row and column; cells merged downwards repeat their text."""
+    grid: Grid = {}
+    for (row, column), cell in sheet._cells.items():
+        text = " ".join(format_value(cell.value, cell.number_format).split())
+        if text and not sheet.row_dimensions[row].hidden:
+            grid.setdefault(row, {})[column] = text
+    for merged in sheet.merged_cells.ranges:
+        text = grid.get(merged.min_row, {}).get(merged.min_col, "")
+        for row in range(merged.min_row + 1, min(merged.max_row, sheet.max_row) + 1):
+            if text and row in grid:
+                grid[row][merged.min_col] = text
+    return grid
+
+
+def _islands(grid: Grid) -> Iterator[list[list[str]]]:
+    """Yield the rectangles of cells that empty rows, then empty columns, keep apart."""
+    for rows in _runs(sorted(grid)):
+        columns = sorted({column for row in rows for column in grid[row]})
+        for run in _runs(columns):
+            cells = [[grid[row].get(column, "") for column in run] for row in rows]
+            yield [row for row in cells if any(row)]
+
+
+def _runs(numbers: list[int]) -> Iterator[list[int]]:
+    run: list[int] = []
+    for number in numbers:
+        if run and number > run[-1] + 1:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
+def _island_blocks(rows: list[list[str]], sheet: str) -> Iterator[Block]:
+    """Yield lone texts above and below a table as paragraphs, and the table between them."""
+    widths = [sum(map(bool, row)) for row in rows]
+    wide = [number for number, width in enumerate(widths) if width > 1]
+    first, last = (wide[0], wide[-1]) if wide else (len(rows), len(rows))
+    for number, row in enumerate(rows):
+        if number == first:
+            yield Block("table", sheet=sheet, cells=tuple(map(tuple, rows[first : last + 1])))
+        elif not first < number <= last:
+            yield Block("paragraph", next(filter(None, row)), sheet=sheet)

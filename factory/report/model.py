@@ -1,0 +1,108 @@
+"""What `report.json` holds, version 1, as pydantic models; `docs/report.schema.json` is made from them."""
+
+import json
+from typing import Any, Literal
+
+from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate, Score
+
+
+class StageTime(Frozen):
+    """What one stage took and how it ended."""
+
+    name: str
+    status: str
+    seconds: float | None
+    peak_memory_bytes: int | None
+
+
+class QuarantinedFile(Frozen):
+    """A source file that was not read, and why."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+class DocumentScore(Frozen):
+    """The share of one document's `n` questions that each model answered; None where it was not asked."""
+
+    document: str
+    n: int
+    base: float | None = None
+    adapter: float | None = None
+    rag: float | None = None
+
+
+class LossPoint(Frozen):
+    """The training loss at one optimizer step, in nats a token."""
+
+    step: int
+    loss: float
+
+
+class RecallPoint(Frozen):
+    """The share of validation questions answered at one optimizer step."""
+
+    step: int
+    recall: float
+
+
+class FileSize(Frozen):
+    """One GGUF file: what it really holds, and how well it answers the questions that decide."""
+
+    file: str
+    bytes: int
+    bits_per_weight: float
+    types: dict[str, int]
+    num_fallbacks: int
+    passed: bool | None
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Sample(Frozen):
+    """One question with its accepted answers and what a model replied."""
+
+    question: str
+    answers: tuple[str, ...]
+    reply: str
+    correct: bool
+    question_set: str
+    model: str
+    source: str | None
+
+
+class Report(Frozen):
+    """Everything a run says about itself; parts whose stage has not run are empty.
+
+    `loss` is thinned to at most 500 points. `counts` and `settings` are keyed by artefact, as in the records.
+    `problems` lists what could not be read while the report was written.
+    """
+
+    schema_version: Literal[1] = 1
+    recipe: str
+    verdict: str
+    failure: str | None
+    machine: str
+    base: BaseIdentity | None
+    scores: tuple[Score, ...]
+    gates: tuple[Gate, ...]
+    stages: tuple[StageTime, ...]
+    quarantined: tuple[QuarantinedFile, ...]
+    files: tuple[BundleFile, ...]
+    left_out: tuple[str, ...]
+    sizes: tuple[FileSize, ...]
+    documents: tuple[DocumentScore, ...]
+    loss: tuple[LossPoint, ...]
+    recall: tuple[RecallPoint, ...]
+    samples: tuple[Sample, ...]
+    counts: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
+    packages: dict[str, str]
+    problems: tuple[str, ...]
+
+
+def report_schema() -> str:
+    """Return the JSON schema of `report.json`, indented."""
+    return json.dumps(Report.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"

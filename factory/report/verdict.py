@@ -1,0 +1,159 @@
+"""The verdict: one honest sentence on what a run achieved, from scores, gates and, where given, single answers.
+
+Two models that answered the same questions are compared by McNemar's exact test on the answers they differ in;
+without single answers by Fisher's exact test on the two shares.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest, fisher_exact
+
+from factory.bundle.manifest import Gate, Score
+
+SIGNIFICANCE = 0.05
+MIN_QUESTIONS = 30
+QUESTIONS = {"user": "your {} questions", "unseen_phrasing": "{} held-out questions"}
+
+
+class Answer(BaseModel):
+    """One model's reply to one question, as the evaluation wrote it; other keys do not matter here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    question: str
+    answers: tuple[str, ...]
+    reply: str
+    correct: bool
+    question_set: str
+    model: str
+    method: str
+    source: str | None = None
+
+
+def read_answers(evaluation: Path) -> list[Answer]:
+    """Return the single answers of an evaluation folder, none if it kept none."""
+    path = evaluation / "answers.jsonl"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [Answer.model_validate_json(line) for line in lines]
+
+
+def pick(scores: Iterable[Score], kind: str, question_set: str, method: str = "closed_book") -> Score | None:
+    """Return the best score of a kind of model on a question set, or None."""
+    found = [
+        score
+        for score in scores
+        if score.kind == kind and score.question_set == question_set and score.method == method and score.n
+    ]
+    return max(found, key=lambda score: score.accuracy, default=None)
+
+
+def main_set(scores: Iterable[Score]) -> str:
+    """Return the question set that decides: the user's own when there is one."""
+    return "user" if any(score.question_set == "user" for score in scores) else "unseen_phrasing"
+
+
+def differ(one: Score, other: Score, answers: Sequence[Answer]) -> bool:
+    """Tell whether two scores on the same question set differ by more than chance explains."""
+    mine, theirs = _answered(one, answers), _answered(other, answers)
+    shared = mine.keys() & theirs.keys()
+    if shared:
+        gained = sum(mine[question] and not theirs[question] for question in shared)
+        lost = sum(theirs[question] and not mine[question] for question in shared)
+        return gained + lost > 0 and float(binomtest(gained, gained + lost).pvalue) < SIGNIFICANCE
+    table = [[right := round(score.accuracy * score.n), score.n - right] for score in (one, other)]
+    return float(fisher_exact(table).pvalue) < SIGNIFICANCE
+
+
+def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[Answer] = ()) -> str:
+    """Return what the run achieved in one to four plain sentences: failed gates first, then the comparison."""
+    failed = [gate for gate in gates if not gate.passed]
+    parts = [_gate_sentence(failed, len(gates))] if failed else []
+    question_set = main_set(scores)
+    tuned = pick(scores, "adapter", question_set)
+    small = pick(scores, "gguf", question_set)
+    tuned, small = tuned or small, small if tuned else None
+    if tuned is None:
+        parts.append("Nothing was measured, so nothing can be said about what the model knows.")
+        return " ".join(parts)
+    base = pick(scores, "base", question_set)
+    parts.append(_answers_sentence(tuned, base, question_set, answers))
+    if small:
+        parts.append(_gguf_sentence(small, tuned, answers))
+    if retrieval := pick(scores, "base", question_set, "rag"):
+        parts.append(_retrieval_sentence(retrieval, tuned, answers))
+    if tuned.n < MIN_QUESTIONS:
+        parts.append(f"n is too small to tell: ask at least {MIN_QUESTIONS} questions.")
+    return " ".join(parts)
+
+
+def _answered(score: Score, answers: Iterable[Answer]) -> dict[str, bool]:
+    wanted = (score.model, score.question_set, score.method)
+    return {
+        answer.question: answer.correct
+        for answer in answers
+        if (answer.model, answer.question_set, answer.method) == wanted
+    }
+
+
+def percent(share: float) -> str:
+    """Return a share as people read it."""
+    return f"{100 * share:.0f} %"
+
+
+def _gate_sentence(failed: Sequence[Gate], number: int) -> str:
+    first, name = failed[0], failed[0].name.replace("_", " ")
+    return (
+        f"No: {len(failed)} of {number} quality gates failed, the first {name} of {first.subject} "
+        f"({_short(first.value)}, limit {_short(first.limit)})."
+    )
+
+
+def _short(value: float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _name(score: Score) -> str:
+    return {"adapter": "The adapter", "base": "The base"}.get(score.kind, score.model)
+
+
+def _answers_sentence(tuned: Score, base: Score | None, question_set: str, answers: Sequence[Answer]) -> str:
+    start = f"{_name(tuned)} answers {percent(tuned.accuracy)} of {QUESTIONS[question_set].format(tuned.n)}"
+    if base is None:
+        return f"{start}; the base was not measured."
+    if not differ(tuned, base, answers):
+        return f"{start}, the base {percent(base.accuracy)}: no significant difference, so no proof that it learned."
+    if tuned.accuracy < base.accuracy:
+        return f"{start}, the base {percent(base.accuracy)}: training made it worse."
+    return f"{start} (base {percent(base.accuracy)})."
+
+
+def _gguf_sentence(small: Score, tuned: Score, answers: Sequence[Answer]) -> str:
+    if differ(small, tuned, answers):
+        change = "loses by quantization" if small.accuracy < tuned.accuracy else "does better"
+        return f"{small.model} {change}: {percent(small.accuracy)}."
+    return f"{small.model} answers {percent(small.accuracy)}, no significant difference."
+
+
+def _retrieval_sentence(retrieval: Score, tuned: Score, answers: Sequence[Answer]) -> str:
+    start = f"Retrieval with the untrained base answers {percent(retrieval.accuracy)}"
+    mine, theirs = _on_shared(tuned, retrieval, answers)
+    if retrieval.n != tuned.n:
+        start += f" of {retrieval.n} ({_name(tuned).replace('The ', 'the ')} {percent(mine)} of the same)"
+    if retrieval.n < MIN_QUESTIONS:
+        return f"{start}: too few to compare."
+    if not differ(tuned, retrieval, answers):
+        return f"{start}: no significant difference."
+    return f"{start}: for this corpus {'RAG' if theirs > mine else 'the adapter'} was better."
+
+
+def _on_shared(one: Score, other: Score, answers: Sequence[Answer]) -> tuple[float, float]:
+    """Return both accuracies on the questions both were asked, since retrieval is asked fewer."""
+    mine, theirs = _answered(one, answers), _answered(other, answers)
+    shared = mine.keys() & theirs.keys()
+    if not shared:
+        return one.accuracy, other.accuracy
+    return sum(mine[q] for q in shared) / len(shared), sum(theirs[q] for q in shared) / len(shared)

@@ -1,0 +1,196 @@
+"""The rows that stages hand over as JSON Lines: frozen records and how to read and write them; no logic."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from factory import store
+from factory.errors import ArtifactError
+
+ElementKind = Literal["heading", "paragraph", "list_item", "table", "code", "field"]
+Role = Literal["system", "user", "assistant"]
+ReasonCode = Literal[
+    "empty",
+    "no_text",
+    "encrypted",
+    "corrupt",
+    "macros",
+    "too_large",
+    "zip_bomb",
+    "path_traversal",
+    "nested_too_deep",
+    "unsupported",
+    "executable",
+    "timeout",
+    "out_of_memory",
+    "crashed",
+    "link",
+    "unreadable",
+    "instructions",
+]
+
+
+class Row(BaseModel):
+    """A frozen record whose unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+R = TypeVar("R", bound=Row)
+
+
+class Element(Row):
+    """One block of a document. `document.text[start:end] == text` always holds (characters, not bytes).
+
+    `heading_path` holds the headings above the element, outermost first, without the document's title.
+    `cells` is set for tables only: rows of cell texts, the header row first.
+    """
+
+    kind: ElementKind
+    text: str
+    start: int
+    end: int
+    heading_path: tuple[str, ...] = ()
+    page: int | None = None
+    sheet: str | None = None
+    cells: tuple[tuple[str, ...], ...] | None = None
+
+
+class Document(Row):
+    """The text of one source file, normalised, and the elements it is made of.
+
+    `path` is relative to the source folder with forward slashes and is the document's id; members of
+    containers read `policies.zip!/hr/leave.md`. `sha256` is that of the file's (or member's) bytes.
+    """
+
+    path: str
+    sha256: str
+    format: str
+    title: str
+    text: str
+    elements: tuple[Element, ...]
+    metadata: dict[str, str] = {}
+
+
+class Quarantined(Row):
+    """A file that was not read, and why."""
+
+    path: str
+    reason: ReasonCode
+    detail: str
+
+
+class Chunk(Row):
+    """A run of elements of one document that fits a token budget.
+
+    `text` is what a reader or a retriever sees; `elements` are the pieces it is made of, a table split over
+    several chunks repeating its header row in `cells` (its `start`/`end` then cover the body rows only).
+    """
+
+    id: str
+    document: str
+    sha256: str
+    title: str
+    heading_path: tuple[str, ...]
+    text: str
+    start: int
+    end: int
+    num_tokens: int
+    elements: tuple[Element, ...]
+    metadata: dict[str, str] = {}
+
+
+class Evidence(Row):
+    """Where a fact stands: `document.text[start:end] == text`, in the file whose bytes hash to `sha256`."""
+
+    document: str
+    sha256: str
+    start: int
+    end: int
+    text: str
+    page: int | None = None
+    sheet: str | None = None
+
+
+class Fact(Row):
+    """One thing a document states: the `relation` of `subject` is `answer`, which stands in the evidence.
+
+    `answers` are accepted spellings, the canonical one (`answer`) first. `topic` is the document's title or
+    the innermost heading that tells two like-named subjects apart.
+    """
+
+    id: str
+    kind: str
+    subject: str
+    relation: str
+    answer: str
+    answers: tuple[str, ...]
+    topic: str
+    evidence: Evidence
+
+
+class Message(Row):
+    """One turn of a conversation, in the shape TRL and the OpenAI API use."""
+
+    role: Role
+    content: str
+
+
+class Example(Row):
+    """A training conversation: the loss is on assistant turns only.
+
+    `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it teaches, empty for
+    abstention and general rows; `evidence` is what it was made from.
+    """
+
+    id: str
+    form: str
+    messages: tuple[Message, ...]
+    facts: tuple[str, ...]
+    evidence: Evidence | None = None
+
+
+class Question(Row):
+    """A test question. Empty `answers` means that the right reply is to abstain."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    question_set: str
+    form: str
+    fact: str | None = None
+    source: str | None = None
+
+
+def read_rows(path: Path, row_type: type[R]) -> Iterator[R]:
+    """Yield the rows of a JSON Lines file.
+
+    Raises:
+        ArtifactError: the file is missing, or a line is not a valid row of that type.
+    """
+    try:
+        lines = path.open("rb")
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{str(path)!r} is missing: delete its folder and run the stage again") from error
+    with lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield row_type.model_validate_json(line)
+            except ValidationError as error:
+                raise ArtifactError(
+                    f"{path.name} line {number} is not a {row_type.__name__}: {error.errors()[0]['msg']}; "
+                    "delete the folder and run the stage again"
+                ) from error
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Replace a file with rows as JSON Lines, all or nothing, and return how many there were."""
+    count = 0
+    with store.open_replacing(path) as file:
+        for row in rows:
+            file.write(json.dumps(row.model_dump(mode="json"), ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
+    return count

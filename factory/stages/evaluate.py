@@ -1,0 +1,229 @@
+"""Evaluate: ask every model the held-out questions and write what each got right. Compares nothing."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from factory import store
+from factory.backends.models import Answerer, ModelKind, ModelReference, open_model
+from factory.errors import EvaluateError
+from factory.progress import Progress
+from factory.rows import Chunk, Question, Row, read_rows, write_rows
+from factory.tasks import questions as question_files
+from factory.tasks.score import interval, is_right
+
+CODE_VERSION = 1
+BATCH = 64
+
+
+class EvaluateConfig(BaseModel):
+    """What is asked.
+
+    `questions` is a file of the user's own: `{"question", "answers"}` a line. `rag_questions` bounds how many
+    are asked again with retrieved passages, which take longer to read; `passages` is how many go into a
+    prompt. `general` and `rag` switch the general questions and the retrieval baseline; an answer ends after
+    `max_answer_tokens`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    questions: Path | None = Field(default=None, exclude=True)
+    general: bool = True
+    rag: bool = True
+    rag_questions: int = Field(default=40, ge=1)
+    passages: int = Field(default=2, ge=1, le=20)
+    max_answer_tokens: int = Field(default=24, ge=4, le=1024)
+
+
+class Score(Row):
+    """The share of a question set that one model answered right, with its 95 % interval."""
+
+    model: str
+    kind: ModelKind
+    question_set: str
+    method: str
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+class Reply(Row):
+    """One model's reply to one question."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    reply: str
+    correct: bool
+    question_set: str
+    model: str
+    kind: ModelKind
+    method: str
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model to be asked, and how: the questions as they are, or made into prompts first."""
+
+    reference: ModelReference
+    method: str
+    questions: Sequence[Question]
+    prompt: Callable[[str], str]
+
+
+def evaluate(
+    config: EvaluateConfig,
+    *,
+    dataset: Path,
+    chunks: Path,
+    adapter: Path,
+    gguf: Path,
+    base_name: str,
+    system: str,
+    work: Path,
+) -> dict[str, Any]:
+    """Write `scores.json`, `documents.json` and `answers.jsonl`; replies from before a kill are kept.
+
+    Raises:
+        EvaluateError: there is nothing to ask.
+    """
+    asked = _gather(config, dataset)
+    contestants = [
+        Contestant(ModelReference("base", base_name, None, base_name), "closed_book", asked, str),
+        Contestant(ModelReference("adapter", "adapter", adapter, base_name), "closed_book", asked, str),
+    ]
+    for file in sorted(gguf.glob("model-*.gguf")):
+        if "F16" not in file.name:
+            contestants.append(Contestant(ModelReference("gguf", file.name, file), "closed_book", asked, str))
+    if config.rag:
+        contestants.append(
+            rag_contestant(config, list(read_rows(chunks / "chunks.jsonl", Chunk)), asked, base_name)
+        )
+    replies = [
+        reply
+        for contestant in contestants
+        for reply in ask(contestant, config.max_answer_tokens, system, work)
+    ]
+    write_rows(work / "answers.jsonl", replies)
+    store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies)])
+    store.write_json(work / "documents.json", by_document(replies))
+    for part in work.glob("replies-*.jsonl"):
+        part.unlink()
+    return {"questions": len(asked), "models": len(contestants), "replies": len(replies)}
+
+
+def _gather(config: EvaluateConfig, dataset: Path) -> list[Question]:
+    asked = list(read_rows(dataset / "test.jsonl", Question))
+    if config.questions:
+        asked += question_files.read_user_questions(config.questions)
+    if config.general:
+        asked += question_files.general_questions()
+    if not asked:
+        raise EvaluateError(
+            "There is nothing to ask: name evaluate.questions, or raise curate.test_questions"
+        )
+    return asked
+
+
+def rag_contestant(
+    config: EvaluateConfig, chunks: Sequence[Chunk], asked: Sequence[Question], base_name: str
+) -> Contestant:
+    """Return the untrained base with passages found by BM25; the user's questions come first."""
+    from factory.tasks.retrieval import Retriever
+
+    retriever = Retriever(chunks)
+    able = [question for question in asked if question.answers and question.question_set != "general"]
+    able.sort(key=lambda question: question.question_set != "user")
+    return Contestant(
+        ModelReference("base", base_name, None, base_name),
+        "rag",
+        able[: config.rag_questions],
+        lambda question: retriever.prompt(question, config.passages),
+    )
+
+
+def ask(contestant: Contestant, max_tokens: int, system: str, work: Path | None) -> list[Reply]:
+    """Return a model's scored replies; batches are kept in `work` as they come, if it is given."""
+    reference = contestant.reference
+    journal = work / f"replies-{contestant.method}-{reference.name}.jsonl" if work else None
+    done = _read_journal(journal)
+    missing = [question for question in contestant.questions if question.id not in done]
+    if missing:
+        with (
+            Progress(f"ask {reference.name} ({contestant.method})") as bar,
+            open_model(reference, system) as model,
+        ):
+            for start in range(0, len(missing), BATCH):
+                batch = missing[start : start + BATCH]
+                for reply in _ask_batch(model, contestant, batch, max_tokens):
+                    done[reply.id] = reply
+                if journal:
+                    write_rows(journal, done.values())
+                bar.update(len(done), len(contestant.questions))
+    return [done[question.id] for question in contestant.questions]
+
+
+def _read_journal(journal: Path | None) -> dict[str, Reply]:
+    return {reply.id: reply for reply in read_rows(journal, Reply)} if journal and journal.exists() else {}
+
+
+def _ask_batch(
+    model: Answerer, contestant: Contestant, batch: Sequence[Question], max_tokens: int
+) -> Iterable[Reply]:
+    replies = model.answer([contestant.prompt(question.question) for question in batch], max_tokens)
+    for question, reply in zip(batch, replies, strict=True):
+        yield Reply(
+            id=question.id,
+            question=question.question,
+            answers=question.answers,
+            reply=reply,
+            correct=is_right(reply, question.answers),
+            question_set=question.question_set,
+            model=contestant.reference.name,
+            kind=contestant.reference.kind,
+            method=contestant.method,
+            source=question.source,
+        )
+
+
+def scores(replies: Iterable[Reply]) -> list[Score]:
+    """Return one score for each model, method and question set, in the order asked."""
+    groups: dict[tuple[str, ModelKind, str, str], list[bool]] = defaultdict(list)
+    for reply in replies:
+        groups[(reply.model, reply.kind, reply.question_set, reply.method)].append(reply.correct)
+    rows = []
+    for (model, kind, question_set, method), right in groups.items():
+        low, high = interval(sum(right), len(right))
+        rows.append(
+            Score(
+                model=model,
+                kind=kind,
+                question_set=question_set,
+                method=method,
+                n=len(right),
+                accuracy=round(sum(right) / len(right), 4),
+                low=round(low, 4),
+                high=round(high, 4),
+            )
+        )
+    return rows
+
+
+def by_document(replies: Iterable[Reply]) -> list[dict[str, Any]]:
+    """Return the accuracy of base, adapter and retrieval on each source document's questions."""
+    table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for reply in replies:
+        column = "rag" if reply.method == "rag" else reply.kind
+        if reply.source and reply.answers and column in {"base", "adapter", "rag"}:
+            table[reply.source][column].append(reply.correct)
+    return [
+        {"document": document, "n": len(columns["adapter"])}
+        | {name: round(sum(right) / len(right), 4) for name, right in sorted(columns.items()) if right}
+        for document, columns in sorted(table.items())
+    ]

@@ -1,0 +1,129 @@
+"""Synthesize: training conversations from what documents state, each pointing at its evidence.
+
+Facts come from structure and grammar; a teacher (a local GGUF or any OpenAI-compatible endpoint), when the
+recipe names one, only adds wordings of questions. Every answer stands in its evidence, or the fact is
+refused.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from factory import store
+from factory.backends.registry import TeacherConfig, open_teacher
+from factory.chat.template import conversation
+from factory.errors import SynthesizeError
+from factory.facts import extract, passages, versions
+from factory.facts.extract import Draft
+from factory.facts.phrasing import Ask, answer_of
+from factory.facts.teacher import reword
+from factory.rows import Chunk, Example, Fact, read_rows, write_rows
+from factory.text import normalize
+
+CODE_VERSION = 2
+
+
+class SynthesizeConfig(BaseModel):
+    """How much is made of each document.
+
+    `max_facts_per_document` keeps one large table from filling the dataset. `passages` adds rows that retell
+    the documents sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the
+    machine unless it is an endpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_facts_per_document: int = Field(default=200, ge=1)
+    passages: bool = False
+    teacher: TeacherConfig | None = None
+
+
+def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Path) -> dict[str, Any]:
+    """Write `facts.jsonl` and `examples.jsonl` from chunks and return counts by kind and form.
+
+    Raises:
+        SynthesizeError: the chunks state nothing that can be asked for.
+    """
+    rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
+    current, superseded = versions.split(rows)
+    drafts, refused = _consistent(_capped(current, config.max_facts_per_document))
+    if not drafts:
+        raise SynthesizeError(
+            f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "
+            "`Key: value` lines or plain sentences"
+        )
+    if config.teacher:
+        drafts = reword(
+            drafts, open_teacher(config.teacher), work / "rewordings.jsonl", config.teacher.rewordings
+        )
+    examples = [example for draft in drafts for example in _examples(draft, system)]
+    if config.passages:
+        examples += passages.examples(current, system)
+    unique = {example.id: example for example in examples}
+    write_rows(work / "facts.jsonl", [draft.fact for draft in drafts])
+    write_rows(work / "examples.jsonl", unique.values())
+    return {
+        "facts": len(drafts),
+        "facts_by_kind": dict(Counter(draft.fact.kind for draft in drafts)),
+        "examples": len(unique),
+        "examples_by_form": dict(Counter(example.form for example in unique.values())),
+        "refused": refused,
+        "superseded_documents": superseded,
+    }
+
+
+def _capped(chunks: Iterable[Chunk], limit: int) -> Iterator[Draft]:
+    used: Counter[str] = Counter()
+    for chunk in chunks:
+        for draft in extract.drafts(chunk):
+            if used[chunk.document] < limit:
+                used[chunk.document] += 1
+                yield draft
+
+
+def _consistent(drafts: Iterable[Draft]) -> tuple[list[Draft], dict[str, int]]:
+    """Keep what is grounded and unambiguous: one question has one answer over all documents.
+
+    A question that two facts answer differently is dropped from both; a fact left without questions goes.
+    """
+    refused: Counter[str] = Counter()
+    grounded: dict[str, Draft] = {}
+    for draft in drafts:
+        fact = draft.fact
+        if not normalize.contains(fact.evidence.text, fact.answer):
+            refused["not in evidence"] += 1
+        elif fact.id in grounded:
+            refused["repeated"] += 1
+        else:
+            grounded[fact.id] = draft
+    answers: dict[str, set[str]] = defaultdict(set)
+    for draft in grounded.values():
+        for ask in draft.asks:
+            answers[normalize.normalize(ask.question)].add(normalize.normalize(answer_of(ask, draft.fact)))
+    kept = []
+    for draft in grounded.values():
+        asks = tuple(ask for ask in draft.asks if len(answers[normalize.normalize(ask.question)]) == 1)
+        refused["ambiguous question"] += len(draft.asks) - len(asks)
+        if asks:
+            kept.append(Draft(draft.fact, asks))
+        else:
+            refused["ambiguous fact"] += 1
+    return kept, dict(refused)
+
+
+def _examples(draft: Draft, system: str) -> Iterator[Example]:
+    for ask in draft.asks:
+        yield _example(draft.fact, ask, system)
+
+
+def _example(fact: Fact, ask: Ask, system: str) -> Example:
+    return Example(
+        id=store.hash_json([fact.id, ask.form, ask.question])[:16],
+        form=ask.form,
+        messages=conversation(ask.question, answer_of(ask, fact), system),
+        facts=(fact.id,),
+        evidence=fact.evidence,
+    )

@@ -1,0 +1,46 @@
+"""How a run ends: the report is written and the scores, the bundle and the next commands are said."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from factory.errors import GateError
+from factory.pipeline import Outcome, Run
+from factory.report.build import write_report
+
+
+def finish(run: Run, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Write report.json and report.html, then print what was learned and what to type next."""
+    report = write_report(
+        run.out,
+        recipe_name=run.recipe.name,
+        stages=[asdict(stage) for stage in outcome.stages],
+        failure=str(outcome.error) if outcome.error and not isinstance(outcome.error, GateError) else None,
+    )
+    for line in closing_lines(
+        run.out, report, finished=(run.out / "bundle").is_dir() and outcome.error is None
+    ):
+        say(line)
+
+
+def closing_lines(out: Path, report: dict[str, Any], *, finished: bool) -> list[str]:
+    """Return the last lines of a run."""
+    lines = ["", str(report["verdict"]), ""]
+    for score in report["scores"]:
+        lines.append(
+            f"  {score['model']:<26} {score['method']:<12} {score['question_set']:<18} "
+            f"{score['accuracy']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]  n={score['n']}"
+        )
+    lines += ["", f"report  {out / 'report.html'}"]
+    if finished:
+        bundle = out / "bundle"
+        lines += [
+            f"bundle  {bundle}",
+            "",
+            "next:",
+            f'  factory ask {bundle} "…"            ask it something',
+            f"  python app.py --bundle {bundle}     chat in the browser",
+            f"  cd {bundle} && ollama create {out.name} -f Modelfile",
+        ]
+    return lines

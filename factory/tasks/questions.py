@@ -1,0 +1,67 @@
+"""Question files: the user's own and the small general set that shows what training made the model forget."""
+
+import importlib.resources
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factory import store
+from factory.errors import EvaluateError
+from factory.rows import Question
+
+
+class UserQuestion(BaseModel):
+    """One line of a question file; other keys are allowed and ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    question: str = Field(min_length=1)
+    answers: tuple[str, ...]
+    source: str | None = None
+
+
+def read_user_questions(path: Path, question_set: str = "user") -> list[Question]:
+    """Return the questions of a JSON Lines file; a line with no answers must be met with an abstention.
+
+    Raises:
+        EvaluateError: the file cannot be read, or a line is not a question.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a question may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluateError(
+            f"The questions {str(path)!r} cannot be read: {error}; name a .jsonl file"
+        ) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = UserQuestion.model_validate(json.loads(line))
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise EvaluateError(
+                f'{path.name} line {number} is not {{"question": …, "answers": […]}}: '
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        found.append(_question(row, question_set))
+    if not found:
+        raise EvaluateError(f"{path.name} holds no questions: write one JSON object a line")
+    return found
+
+
+def general_questions() -> list[Question]:
+    """Return the bundled general questions, which no company's documents are needed for."""
+    text = (importlib.resources.files("factory.tasks") / "general.jsonl").read_text(encoding="utf-8")
+    return [_question(UserQuestion.model_validate_json(line), "general") for line in text.splitlines()]
+
+
+def _question(row: UserQuestion, question_set: str) -> Question:
+    return Question(
+        id=store.hash_json([question_set, row.question])[:16],
+        question=row.question,
+        answers=row.answers,
+        question_set=question_set,
+        form=question_set,
+        source=row.source,
+    )

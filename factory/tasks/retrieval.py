@@ -1,0 +1,36 @@
+"""Retrieval for the untrained baseline: BM25 over the chunks, the best ones put into the prompt."""
+
+from collections.abc import Sequence
+
+import bm25s
+
+from factory.rows import Chunk
+
+PROMPT = "Use the text to answer the question shortly.\n\n{passages}\n\nQuestion: {question}"
+
+
+class Retriever:
+    """A BM25 index over chunk texts with their titles and headings."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        """Build the index in memory."""
+        self._texts = [chunk_text(chunk) for chunk in chunks]
+        self._index = bm25s.BM25()
+        self._index.index(
+            bm25s.tokenize(self._texts, stopwords="en", show_progress=False), show_progress=False
+        )
+
+    def search(self, question: str, count: int) -> list[str]:
+        """Return the texts of the best chunks, best first."""
+        query = bm25s.tokenize(question, stopwords="en", show_progress=False)
+        found, _ = self._index.retrieve(query, k=min(count, len(self._texts)), show_progress=False)
+        return [self._texts[int(number)] for number in found[0]]
+
+    def prompt(self, question: str, count: int) -> str:
+        """Return the user turn that asks the question with its best passages above it."""
+        return PROMPT.format(passages="\n\n".join(self.search(question, count)), question=question)
+
+
+def chunk_text(chunk: Chunk) -> str:
+    """Return a chunk's text under its title and headings."""
+    return " > ".join([chunk.title, *chunk.heading_path]) + "\n" + chunk.text

@@ -1,0 +1,53 @@
+"""The model card and the README: valid front matter whatever the texts hold."""
+
+from ruamel.yaml import YAML
+
+from factory.bundle.card import Story, model_card
+from factory.bundle.manifest import BaseIdentity, Gate, Score
+from factory.bundle.readme import readme
+from tests.bundle.manifests import make_manifest
+
+STORY = Story(verdict="Nothing was measured.", settings={}, training={}, dataset={}, mixes={})
+
+
+def _front(card):
+    return YAML(typ="safe").load(card.split("---\n", 2)[1])
+
+
+def test_front_matter_survives_odd_model_names():
+    score = Score(
+        model='a: [b] # "c"',
+        kind="gguf",
+        question_set="user",
+        method="closed_book",
+        n=3,
+        accuracy=0.5,
+        low=0.1,
+        high=0.9,
+    )
+    card = model_card(make_manifest(scores=(score,)), STORY)
+    assert (
+        _front(card)["model-index"][0]["results"][0]["metrics"][0]["name"] == 'a: [b] # "c", closed book, n=3'
+    )
+
+
+def test_a_card_without_scores_has_no_model_index():
+    card = model_card(make_manifest(), STORY)
+    assert "model-index" not in _front(card)
+    assert "Nothing was measured." in card
+    assert _front(card)["base_model"] == "smollm2"
+
+
+def test_a_hub_base_is_linked_and_failed_gates_stand_out():
+    base = BaseIdentity(name="qwen3-0.6b", sha256="1" * 64, licence="apache-2.0", source="Qwen/Qwen3-0.6B")
+    gate = Gate(name="parity", subject="a|b.gguf", value=0.25, limit=1.0, passed=False)
+    card = model_card(make_manifest(base=base, gates=(gate,)), STORY)
+    assert _front(card)["base_model"] == "Qwen/Qwen3-0.6B"
+    assert "| parity | a\\|b.gguf | 0.25 | 1 | **failed** |" in card
+
+
+def test_readme_quotes_a_system_text_for_the_shell():
+    text = readme(make_manifest(system="Ada's desk.\nBe brief."))
+    assert """-sys 'Ada'"'"'s desk.\nBe brief.'""" in text
+    assert "> Ada's desk.\n> Be brief." in text
+    assert "--lora" not in text

@@ -1,0 +1,96 @@
+"""The chat template: what training encodes is what rendering shows, answers end, and hostile templates are caged."""
+
+import pytest
+
+from factory.chat.template import (
+    conversation,
+    encode_example,
+    encode_prompt,
+    end_of_turn_id,
+    render,
+    render_template,
+)
+from factory.errors import BaseModelError
+from factory.rows import Message
+from tests.tiny import CHATML, make_tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tiny_tokenizer()
+
+
+@pytest.mark.parametrize("system", ["", "You answer shortly."])
+@pytest.mark.parametrize("answer", ["4711", "The code is 4711.\nAsk again.", "é 漢 😀", "12 bar"])
+def test_an_encoded_example_is_the_rendered_conversation(tokenizer, system: str, answer: str) -> None:
+    messages = conversation("What is the code?", answer, system)
+    ids, labels = encode_example(tokenizer, messages)
+    shown = render(tokenizer, messages, add_generation_prompt=False)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == shown.removesuffix("\n")
+    assert len(ids) == len(labels)
+    assert shown.startswith("<|im_start|>system" if system else "<|im_start|>user")
+
+
+def test_the_prompt_is_a_prefix_and_only_the_answer_and_its_end_carry_labels(tokenizer) -> None:
+    messages = conversation("What is the code?", "4711", "Be short.")
+    ids, labels = encode_example(tokenizer, messages)
+    prompt = encode_prompt(tokenizer, messages[:-1])
+    assert ids[: len(prompt)] == prompt
+    assert labels[: len(prompt)] == [-100] * len(prompt)
+    assert labels[len(prompt) :] == ids[len(prompt) :]
+    assert tokenizer.decode(ids[len(prompt) : -1]) == "4711"
+    assert ids[-1] == labels[-1] == end_of_turn_id(tokenizer)
+
+
+def test_only_the_last_answer_of_a_longer_conversation_is_trained(tokenizer) -> None:
+    messages = (*conversation("Who keeps the key?", "Ada"), *conversation("Of which door?", "The red one"))
+    ids, labels = encode_example(tokenizer, messages)
+    trained = [token for token, label in zip(ids, labels, strict=True) if label != -100]
+    assert tokenizer.decode(trained) == "The red one<|im_end|>"
+    assert tokenizer.decode(ids).count("Ada<|im_end|>") == 1
+
+
+def test_the_end_of_turn_is_the_templates_own_token(tokenizer) -> None:
+    assert (
+        end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>") == tokenizer.eos_token_id
+    )
+
+
+def test_the_end_of_turn_need_not_be_the_end_of_text() -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    assert end_of_turn_id(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+@pytest.mark.parametrize("end", ["", "\\n", " END\\n"])
+def test_a_template_that_ends_turns_with_plain_text_is_refused(end: str) -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '"
+        + end
+        + "' }}{% endfor %}"
+    )
+    with pytest.raises(BaseModelError, match="could not learn to stop"):
+        end_of_turn_id(tokenizer)
+
+
+@pytest.mark.parametrize("system", ["", "Be short."])
+def test_a_bare_template_renders_as_the_tokenizer_does(tokenizer, system: str) -> None:
+    messages = conversation("What is the code?", system=system)
+    assert render_template(CHATML, messages) == render(tokenizer, messages)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ messages.__class__.__mro__ }}", "{% for x in %}", "{{ messages.append(1) }}", "{{ raise_exception('no') }}",
+     "{{ ''.__class__.__mro__[1].__subclasses__() }}"],
+)  # fmt: skip
+def test_a_template_that_reaches_out_or_breaks_is_refused(template: str) -> None:
+    with pytest.raises(BaseModelError, match="cannot be rendered"):
+        render_template(template, conversation("Hi"))
+
+
+def test_a_conversation_has_a_system_turn_only_when_there_is_a_text() -> None:
+    assert conversation("Q") == (Message(role="user", content="Q"),)
+    assert [message.role for message in conversation("Q", "A", "S")] == ["system", "user", "assistant"]
+    assert conversation("Q", "")[-1] == Message(role="assistant", content="")

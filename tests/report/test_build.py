@@ -1,0 +1,224 @@
+"""The report of a run: finished, failed, damaged or hostile."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from factory import store
+from factory.report.build import write_report
+from factory.report.charts import accuracy_chart
+from factory.report.model import Report, report_schema
+from factory.report.page import split_sentence
+from tests.bundle.manifests import make_manifest
+from tests.report.conftest import stage_rows, write_run
+
+SCHEMA = Path("docs/report.schema.json")
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}$\\frac{1}{0}$"
+
+
+@pytest.fixture(scope="module")
+def report(run_folder):
+    data = write_report(run_folder, recipe_name="tolvane-works", stages=stage_rows(), failure=None)
+    return data, (run_folder / "report.html").read_text(encoding="utf-8")
+
+
+class Outline(HTMLParser):
+    """Collects what a page loads, and the tables without headings."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.scripts, self.bare_tables, self.unnamed_charts = [], 0, 0, 0
+        self._has_head = True
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.loads += [found[key] for key in ("src", "srcset", "action", "data") if key in found]
+        self.loads += [
+            found["href"] for _ in range(1) if "href" in found and not found["href"].startswith("#")
+        ]
+        self.scripts += tag == "script" or any(key.startswith("on") for key in found)
+        self.unnamed_charts += tag == "svg" and not found.get("aria-label")
+        if tag == "table":
+            self._has_head = False
+        if tag == "th" and found.get("scope"):
+            self._has_head = True
+
+    def handle_endtag(self, tag):
+        self.bare_tables += tag == "table" and not self._has_head
+
+
+def _outline(page):
+    outline = Outline()
+    outline.feed(page)
+    return outline
+
+
+def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_folder):
+    data, _ = report
+    assert json.loads((run_folder / "report.json").read_text()) == data
+    Report.model_validate(data)
+    for key in (
+        "verdict",
+        "scores",
+        "gates",
+        "stages",
+        "quarantined",
+        "files",
+        "machine",
+        "base",
+        "recipe",
+        "loss",
+        "sizes",
+    ):
+        assert key in data
+    assert len(data["scores"]) == 18
+    assert len(data["gates"]) == 8
+    assert data["quarantined"][0]["reason"] == "encrypted"
+    assert 400 < len(data["loss"]) <= 500
+    assert data["settings"]["corpus"]["source"] == "company"
+    assert [len([s for s in data["samples"] if s["correct"] is right]) for right in (True, False)] == [10, 10]
+
+
+def test_the_schema_in_docs_is_the_one_the_code_makes():
+    assert SCHEMA.read_text(encoding="utf-8") == report_schema()
+
+
+def test_page_loads_nothing_and_names_every_chart_and_column(report):
+    _, page = report
+    outline = _outline(page)
+    assert outline.loads == []
+    assert outline.scripts == outline.bare_tables == outline.unnamed_charts == 0
+    assert page.count("<svg") == 7
+    assert re.findall(r"https?:|//[a-z]|@import|url\((?!#)", page) == []
+
+
+def test_page_shows_the_verdict_first_and_every_section(report):
+    data, page = report
+    headline, rest = split_sentence(data["verdict"])
+    assert f"<h1>{headline}</h1>" in page
+    assert rest in page
+    for heading in (
+        "What it knows",
+        "document by document",
+        "admits not to know",
+        "Answers in full",
+        "File size",
+        "gates",
+        "How training went",
+        "time and memory",
+        "What was read",
+        "settings",
+    ):
+        assert heading in page
+    order = [
+        page.index(name)
+        for name in (
+            "field/clock-change-march-2026.xlsx</bdi></th>",
+            "suppliers/open-purchase-orders.jsonl</bdi></th>",
+        )
+    ]
+    assert order == sorted(order)
+
+
+def test_the_same_run_gives_the_same_page(report, run_folder):
+    write_report(run_folder, recipe_name="tolvane-works", stages=stage_rows(), failure=None)
+    assert (run_folder / "report.html").read_text(encoding="utf-8") == report[1]
+
+
+def test_a_failed_run_gets_a_report_of_what_is_there(tmp_path):
+    write_run(tmp_path)
+    for name in ("adapter", "merged", "gguf", "checks", "evaluation"):
+        shutil.rmtree(tmp_path / name)
+    data = write_report(
+        tmp_path, recipe_name="r", stages=stage_rows("train"), failure="The loss is not finite."
+    )
+    assert data["verdict"] == "The run did not finish. Nothing was measured."
+    page = (tmp_path / "report.html").read_text()
+    assert "The loss is not finite." in page
+    assert "not run" in page
+
+
+def test_an_empty_folder_gets_a_report_too(tmp_path):
+    data = write_report(tmp_path / "new", recipe_name="r", stages=[], failure="The source folder is empty.")
+    assert data["scores"] == []
+    assert "Nothing was read yet" in (tmp_path / "new/report.html").read_text()
+
+
+def test_damaged_artefacts_are_reported_not_fatal(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "evaluation/scores.json").write_text("{")
+    (tmp_path / "adapter/loss.jsonl").write_text('{"step": 1}\n')
+    store.write_json(tmp_path / "gguf/quantize.json", {"files": {"model-Q8_0.gguf": {"bytes": 1}}})
+    (tmp_path / "dataset/record.json").write_text("[]")
+    data = write_report(tmp_path, recipe_name="r", stages=stage_rows(), failure=None)
+    problems = "\n".join(data["problems"])
+    for name in ("evaluation/scores.json", "adapter/loss.jsonl", "gguf/quantize.json", "dataset/record.json"):
+        assert name in problems
+    assert problems.count("\n") == 3
+
+
+def test_bundle_files_carry_their_folder(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    file = {"path": "model-Q8_0.gguf", "bytes": 5, "sha256": "a" * 64}
+    store.write_json(tmp_path / "bundle/manifest.json", make_manifest(files=[file]).model_dump(mode="json"))
+    data = write_report(tmp_path, recipe_name="r", stages=stage_rows(), failure=None)
+    assert data["files"] == [file | {"path": "bundle/model-Q8_0.gguf"}]
+    assert data["base"]["name"] == "smollm2"
+
+
+def test_hostile_texts_stay_texts(tmp_path):
+    write_run(tmp_path)
+    for name, key in (("documents.json", "document"), ("scores.json", "model")):
+        rows = store.read_json(tmp_path / "evaluation" / name)
+        for row in rows:
+            row[key] = ATTACK
+        store.write_json(tmp_path / "evaluation" / name, rows)
+    lines = [json.loads(line) for line in (tmp_path / "evaluation/answers.jsonl").read_text().splitlines()]
+    for row in lines:
+        row |= {"question": ATTACK, "answers": [ATTACK], "reply": ATTACK, "source": ATTACK, "model": ATTACK}
+    (tmp_path / "evaluation/answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    quarantine = {"path": ATTACK, "reason": "corrupt", "detail": ATTACK}
+    (tmp_path / "corpus/quarantine.jsonl").write_text(json.dumps(quarantine) + "\n")
+    write_report(
+        tmp_path,
+        recipe_name=ATTACK,
+        stages=[{"name": ATTACK, "status": "failed", "seconds": None, "peak_memory_bytes": None}],
+        failure=ATTACK,
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    outline = _outline(page)
+    assert outline.scripts == 0
+    assert outline.loads == []
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)") > 20
+    assert "{{ 7*7 }}" in page
+
+
+def test_a_model_name_the_measuring_font_lacks_draws_without_a_warning(report):
+    from factory.bundle.manifest import Score
+
+    score = Score(
+        model="模型",
+        kind="endpoint",
+        question_set="user",
+        method="closed_book",
+        n=3,
+        accuracy=0.5,
+        low=0.1,
+        high=0.9,
+    )
+    assert "模型" in accuracy_chart([score], "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("One 0.31 of a.gguf. Two.", ("One 0.31 of a.gguf.", "Two.")), ("One.", ("One.", "")), ("", ("", ""))],
+)
+def test_split_sentence(text, parts):
+    assert split_sentence(text) == parts

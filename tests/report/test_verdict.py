@@ -1,0 +1,108 @@
+"""The verdict says what the numbers allow, and no more."""
+
+import pytest
+
+from factory.bundle.manifest import Gate, Score
+from factory.report.verdict import Answer, verdict
+
+FAILED = Gate(name="parity", subject="model-Q4_K_M.gguf", value=0.9, limit=1.0, passed=False)
+PASSED = FAILED.model_copy(update={"passed": True})
+
+
+def score(kind, share, n=150, method="closed_book", question_set="unseen_phrasing", model=None):
+    return Score(
+        model=model or kind,
+        kind=kind,
+        question_set=question_set,
+        method=method,
+        n=n,
+        accuracy=share,
+        low=max(0.0, share - 0.08),
+        high=min(1.0, share + 0.08),
+    )
+
+
+def test_a_good_adapter_that_retrieval_beats():
+    scores = [score("base", 0.03), score("adapter", 0.52), score("base", 0.71, method="rag")]
+    assert verdict(scores, [PASSED]) == (
+        "The adapter answers 52 % of 150 held-out questions (base 3 %). "
+        "Retrieval with the untrained base answers 71 %: for this corpus RAG was better."
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "expected"),
+    [
+        (0.5, 0.54, "no significant difference, so no proof that it learned"),
+        (0.6, 0.3, "training made it worse"),
+        (0.1, 0.6, "(base 10 %)"),
+    ],
+)
+def test_adapter_against_base(base, tuned, expected):
+    assert expected in verdict([score("base", base), score("adapter", tuned)], [])
+
+
+def test_a_quantized_file_that_loses_is_named():
+    scores = [
+        score("adapter", 0.6),
+        score("gguf", 0.3, model="model-Q2_K.gguf"),
+        score("gguf", 0.35, model="model-Q4_K_M.gguf"),
+    ]
+    assert "model-Q4_K_M.gguf loses by quantization: 35 %." in verdict(scores, [])
+    assert "no significant difference" in verdict([score("adapter", 0.6), score("gguf", 0.58)], [])
+
+
+def test_without_an_adapter_score_the_file_speaks():
+    assert verdict([score("gguf", 0.6, model="m.gguf")], []).startswith(
+        "m.gguf answers 60 % of 150 held-out questions; the base"
+    )
+
+
+def test_the_users_own_questions_decide_and_few_are_too_few():
+    scores = [
+        score("adapter", 0.9),
+        score("adapter", 0.5, n=10, question_set="user"),
+        score("base", 0.0, n=10, question_set="user"),
+    ]
+    said = verdict(scores, [])
+    assert said.startswith("The adapter answers 50 % of your 10 questions")
+    assert said.endswith("n is too small to tell: ask at least 30 questions.")
+
+
+def test_failed_gates_come_first():
+    said = verdict([score("adapter", 0.5)], [PASSED, FAILED])
+    assert said.startswith(
+        "No: 1 of 2 quality gates failed, the first parity of model-Q4_K_M.gguf (0.9, limit 1)."
+    )
+    assert verdict([], []).startswith("Nothing was measured")
+
+
+def answers(model, method, right, n, first=0):
+    return [
+        Answer(
+            question=f"q{i}",
+            answers=("a",),
+            reply="",
+            correct=i - first < right,
+            question_set="unseen_phrasing",
+            model=model,
+            method=method,
+        )
+        for i in range(first, first + n)
+    ]
+
+
+def test_single_answers_are_paired_so_that_a_small_but_steady_gain_counts():
+    scores = [score("base", 0.50, n=100), score("adapter", 0.60, n=100)]
+    rows = answers("base", "closed_book", 50, 100) + answers("adapter", "closed_book", 60, 100)
+    assert "no significant difference" in verdict(scores, [])
+    assert "(base 50 %)" in verdict(scores, [], rows)
+
+
+def test_retrieval_asked_fewer_questions_is_compared_on_those():
+    scores = [score("adapter", 0.40), score("base", 0.80, n=50, method="rag")]
+    rows = answers("adapter", "closed_book", 60, 150) + answers("base", "rag", 40, 50)
+    expected = "answers 80 % of 50 (the adapter 100 % of the same): for this corpus the adapter was better."
+    assert expected in verdict(scores, [], rows)
+    few = [score("adapter", 0.40), score("base", 0.90, n=5, method="rag")]
+    assert "too few to compare" in verdict(few, [])

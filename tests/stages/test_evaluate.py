@@ -1,0 +1,266 @@
+"""Evaluate: every model asked once, scored by set and by document, and nothing asked again after a kill."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import pytest
+import torch
+
+from factory import store
+from factory.backends.models import ModelReference
+from factory.errors import ArtifactError, BackendError, EvaluateError
+from factory.facts.abstain import ABSTENTION
+from factory.rows import Question, write_rows
+from factory.stages import evaluate as stage
+from factory.stages.evaluate import (
+    BATCH,
+    Contestant,
+    EvaluateConfig,
+    Reply,
+    Score,
+    ask,
+    by_document,
+    evaluate,
+    rag_contestant,
+    scores,
+)
+from factory.weights import base as bases
+from tests.made import make_chunks
+from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
+
+CHUNKS = make_chunks("# Gates", "The code of the north gate is 4711.", "# Pump", "The pump runs at 12 bar.")
+
+
+def _question(
+    number: int, answers: tuple[str, ...] = ("4711",), question_set: str = "unseen_phrasing"
+) -> Question:
+    return Question(
+        id=f"q{number}",
+        question=f"What is the code of gate {number}?",
+        answers=answers,
+        question_set=question_set,
+        form="indirect",
+        source=f"doc{number % 2}.md",
+    )
+
+
+class Model:
+    """Replies by a function; keeps what it was asked, and breaks when told to."""
+
+    def __init__(self, reply: Callable[[str], str], fails_after: int = 10**9) -> None:
+        self.reply, self.fails_after = reply, fails_after
+        self.asked: list[str] = []
+
+    def answer(self, questions: Sequence[str], max_tokens: int = 48) -> list[str]:
+        if len(self.asked) + len(questions) > self.fails_after:
+            raise BackendError("killed")
+        self.asked += questions
+        return [self.reply(question) for question in questions]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to free."""
+
+
+@pytest.fixture
+def models(monkeypatch) -> dict[str, Model]:
+    """Models by name, opened in place of real ones."""
+    known: dict[str, Model] = {}
+    monkeypatch.setattr(stage, "open_model", lambda reference, system: known[reference.name])
+    return known
+
+
+def _contestant(name: str, questions: Sequence[Question], method: str = "closed_book") -> Contestant:
+    return Contestant(ModelReference("base", name, None, name), method, questions, str)
+
+
+def _reply(number: int, correct: bool, **fields) -> Reply:
+    question = _question(number)
+    row = {
+        "id": question.id, "question": question.question, "answers": question.answers, "reply": "x", "correct": correct,
+        "question_set": question.question_set, "model": "m", "kind": "adapter", "method": "closed_book",
+        "source": question.source,
+    }  # fmt: skip
+    return Reply(**(row | fields))
+
+
+def test_replies_are_scored_and_come_in_the_order_of_the_questions(models, tmp_path: Path) -> None:
+    models["m"] = Model(lambda question: "It is 4711." if "gate 1" in question else ABSTENTION)
+    questions = [_question(1), _question(2), _question(3, ())]
+    replies = ask(_contestant("m", questions), 8, "", tmp_path)
+    assert [reply.id for reply in replies] == ["q1", "q2", "q3"]
+    assert [reply.correct for reply in replies] == [True, False, True]
+    assert models["m"].asked == [question.question for question in questions]
+    assert ask(_contestant("m", []), 8, "", None) == []
+
+
+def test_a_killed_evaluation_asks_only_what_is_missing(models, tmp_path: Path) -> None:
+    questions = [_question(number) for number in range(2 * BATCH + 5)]
+    models["m"] = Model(str, fails_after=2 * BATCH)
+    with pytest.raises(BackendError):
+        ask(_contestant("m", questions), 8, "", tmp_path)
+    models["m"] = Model(str)
+    replies = ask(_contestant("m", questions), 8, "", tmp_path)
+    assert len(models["m"].asked) == 5
+    assert [reply.id for reply in replies] == [question.id for question in questions]
+    models["m"] = Model(lambda _: pytest.fail("asked again"))
+    assert ask(_contestant("m", questions), 8, "", tmp_path) == replies
+
+
+def test_methods_and_models_keep_their_own_journals(models, tmp_path: Path) -> None:
+    models["m"], models["n"] = Model(lambda _: "one"), Model(lambda _: "two")
+    for name, method in (("m", "closed_book"), ("m", "rag"), ("n", "closed_book")):
+        ask(_contestant(name, [_question(1)], method), 8, "", tmp_path)
+    assert len(models["m"].asked) == 2
+    assert len(models["n"].asked) == 1
+
+
+def test_a_journal_that_is_no_journal_is_refused(models, tmp_path: Path) -> None:
+    models["m"] = Model(str)
+    (tmp_path / "replies-closed_book-m.jsonl").write_text("rubbish\n")
+    with pytest.raises(ArtifactError, match="line 1"):
+        ask(_contestant("m", [_question(1)]), 8, "", tmp_path)
+
+
+def test_scores_count_each_model_method_and_set() -> None:
+    replies = [_reply(number, number < 5) for number in range(10)]
+    replies += [_reply(number, True, question_set="general") for number in range(3)]
+    replies += [_reply(number, False, method="rag", kind="base") for number in range(2)]
+    rows = [row.model_dump() for row in scores(replies)]
+    assert rows[0] == {
+        "model": "m", "kind": "adapter", "question_set": "unseen_phrasing", "method": "closed_book", "n": 10,
+        "accuracy": 0.5, "low": 0.2366, "high": 0.7634,
+    }  # fmt: skip
+    assert [(row["question_set"], row["method"], row["n"], row["accuracy"]) for row in rows[1:]] == [
+        ("general", "closed_book", 3, 1.0),
+        ("unseen_phrasing", "rag", 2, 0.0),
+    ]
+    assert all(Score(**row).low <= row["accuracy"] <= row["high"] for row in rows)
+    assert scores([]) == []
+
+
+def test_documents_are_compared_by_base_adapter_and_retrieval() -> None:
+    replies = [
+        *(_reply(number, number == 1, kind="adapter") for number in (1, 3, 5)),
+        *(_reply(number, False, kind="base") for number in (1, 3, 5)),
+        _reply(1, True, kind="base", method="rag"),
+        _reply(1, True, kind="gguf"),
+        _reply(2, True, kind="adapter"),
+        _reply(4, True, kind="adapter", answers=()),
+        _reply(6, True, kind="adapter", source=None),
+    ]
+    assert by_document(replies) == [
+        {"document": "doc0.md", "n": 1, "adapter": 1.0},
+        {"document": "doc1.md", "n": 3, "adapter": 0.3333, "base": 0.0, "rag": 1.0},
+    ]
+
+
+def test_retrieval_asks_answerable_questions_the_users_first() -> None:
+    asked = [
+        _question(1),
+        _question(2, ()),
+        _question(3, question_set="general"),
+        _question(4, question_set="user"),
+    ]
+    contestant = rag_contestant(EvaluateConfig(rag_questions=2, passages=1), CHUNKS, asked, "b")
+    assert [question.id for question in contestant.questions] == ["q4", "q1"]
+    assert contestant.method == "rag"
+    assert "north gate is 4711" in contestant.prompt("What is the code of the north gate?")
+    assert "12 bar" not in contestant.prompt("What is the code of the north gate?")
+
+
+def _inputs(folder: Path, questions: Sequence[Question]) -> dict[str, Path]:
+    for name in ("dataset", "chunks", "gguf", "adapter", "work"):
+        (folder / name).mkdir()
+    write_rows(folder / "dataset" / "test.jsonl", questions)
+    write_rows(folder / "chunks" / "chunks.jsonl", CHUNKS)
+    return {name: folder / name for name in ("dataset", "chunks", "gguf", "adapter", "work")}
+
+
+def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [_question(number) for number in range(4)])
+    for name in ("model-F16.gguf", "model-Q8_0.gguf", "model-Q4_K_M.gguf"):
+        (folders["gguf"] / name).touch()
+    right = {"adapter": 4, "model-Q8_0.gguf": 3, "model-Q4_K_M.gguf": 2, "b": 1}
+    for name, number in right.items():
+        wanted = {f"gate {gate}?" for gate in range(number)}
+        models[name] = Model(lambda text, wanted=wanted: "4711" if text[-7:] in wanted else "no")
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"question": "What is the code of gate 0?", "answers": ["4711"]}\n')
+    counts = evaluate(EvaluateConfig(general=False, questions=mine), base_name="b", system="", **folders)
+    assert counts == {"questions": 5, "models": 5, "replies": 25}
+    rows = [Score(**row) for row in store.read_json(folders["work"] / "scores.json")]
+    found = {
+        (row.model, row.kind, row.method): row.accuracy
+        for row in rows
+        if row.question_set == "unseen_phrasing"
+    }
+    assert found == {
+        ("adapter", "adapter", "closed_book"): 1.0,
+        ("model-Q8_0.gguf", "gguf", "closed_book"): 0.75,
+        ("model-Q4_K_M.gguf", "gguf", "closed_book"): 0.5,
+        ("b", "base", "closed_book"): 0.25,
+        ("b", "base", "rag"): 0.25,
+    }
+    assert {row.question_set for row in rows} == {"unseen_phrasing", "user"}
+    assert {path.name for path in folders["work"].iterdir()} == {
+        "scores.json",
+        "documents.json",
+        "answers.jsonl",
+    }
+    documents = {row["document"]: row for row in store.read_json(folders["work"] / "documents.json")}
+    assert documents["doc0.md"] == {"document": "doc0.md", "n": 2, "adapter": 1.0, "base": 0.5, "rag": 0.5}
+    lines = (folders["work"] / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {
+        "id",
+        "question",
+        "answers",
+        "reply",
+        "correct",
+        "question_set",
+        "model",
+        "kind",
+        "method",
+        "source",
+    } == set(json.loads(lines[0]))
+
+
+def test_general_questions_and_retrieval_can_be_left_out(models, tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [_question(1)])
+    models["adapter"], models["b"] = Model(str), Model(str)
+    evaluate(EvaluateConfig(general=False, rag=False), base_name="b", system="", **folders)
+    assert len(models["b"].asked) == len(models["adapter"].asked) == 1
+
+
+def test_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [])
+    with pytest.raises(EvaluateError, match="nothing to ask"):
+        evaluate(EvaluateConfig(general=False), base_name="b", system="", **folders)
+
+
+def test_a_real_base_and_adapter_are_told_apart(tmp_path: Path, monkeypatch) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    base = make_tiny_base(tmp_path / "base")
+    made = bases.Base(TINY_NAME, "0" * 64, "apache-2.0", "test", base)
+    monkeypatch.setattr(bases, "open_base", lambda name: {TINY_NAME: made}[name])
+    questions = [
+        Question(
+            id=str(number), question=question, answers=(answer,), question_set="unseen_phrasing", form="x"
+        )
+        for number, (question, answer) in enumerate(TINY_ROWS)
+    ]
+    folders = _inputs(tmp_path, questions)
+    folders["adapter"] = make_tiny_adapter(base, tmp_path / "trained", steps=150)
+    evaluate(EvaluateConfig(general=False), base_name=TINY_NAME, system="", **folders)
+    torch.set_num_threads(threads)
+    found = {
+        (row["model"], row["method"]): row["accuracy"]
+        for row in store.read_json(folders["work"] / "scores.json")
+    }
+    assert found[("adapter", "closed_book")] == 1.0
+    assert found[(TINY_NAME, "closed_book")] < 0.5

@@ -1,0 +1,252 @@
+"""Train: a folder any peft can read, learned rows, clear refusals, and a SIGKILL that costs no bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from pydantic import ValidationError
+
+from factory import hardware
+from factory.errors import BaseModelError, TrainError
+from factory.lora import attach
+from factory.rows import Example, Question, write_rows
+from factory.stages.train import CHECKPOINTS, TrainConfig, train
+from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_base, make_tiny_dataset
+
+SYSTEM = ""
+FAST = {
+    "rank": 8,
+    "learning_rate": 1e-2,
+    "warmup_steps": 2,
+    "batch_size": 4,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("train") / "base")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = make_tiny_dataset(tmp_path_factory.mktemp("train") / "dataset")
+    questions = [
+        Question(id=str(number), question=question, answers=(answer,), question_set="valid", form="indirect")
+        for number, (question, answer) in enumerate(TINY_ROWS)
+    ]
+    write_rows(folder / "valid.jsonl", questions)
+    return folder
+
+
+@pytest.fixture
+def run(base, dataset, tmp_path):
+    """Return a function that trains into a folder and returns it with the counts."""
+
+    def go(name: str = "adapter", dataset: Path = dataset, seed: int = 5, **config) -> tuple[Path, dict]:
+        work = tmp_path / name
+        work.mkdir(exist_ok=True)
+        settings = TrainConfig(**(FAST | {"epochs": 3} | config))
+        counts = train(
+            settings, dataset=dataset, base=base, base_name=TINY_NAME, seed=seed, system=SYSTEM, work=work
+        )
+        return work, counts
+
+    return go
+
+
+def test_rows_are_learned_and_the_curves_say_so(run) -> None:
+    work, counts = run(epochs=40, recall_every=10)
+    losses = [json.loads(line)["loss"] for line in (work / "loss.jsonl").read_text().splitlines()]
+    recalls = [json.loads(line) for line in (work / "recall.jsonl").read_text().splitlines()]
+    assert len(losses) == counts["steps"] == 40
+    assert losses[-1] == counts["final_loss"] < 0.1 * losses[0]
+    assert counts["best_recall"] == 1.0
+    assert [row["epoch"] for row in recalls] == [10, 20, 30, 40]
+    assert (counts["rows"], counts["rows_left_out"], counts["device"], counts["precision"]) == (
+        4,
+        0,
+        "cpu",
+        "float32",
+    )
+
+
+def test_the_adapter_folder_is_plain_peft_and_names_no_path(run, base) -> None:
+    work, counts = run(first_layer=1)
+    assert {path.name for path in work.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "loss.jsonl",
+        "recall.jsonl",
+    }
+    text = (work / "adapter_config.json").read_text(encoding="utf-8")
+    assert json.loads(text)["base_model_name_or_path"] == TINY_NAME
+    assert str(base) not in text
+    assert str(base.parent) not in text
+    model = attach.load_adapter(attach.load_model(base, torch.float32, "cpu"), work)
+    assert isinstance(model, peft.PeftModel)
+    size = sum(value.numel() for name, value in model.named_parameters() if "lora_" in name)
+    assert size == counts["trainable_parameters"]
+
+
+def test_the_saved_adapter_is_the_trained_one_to_the_last_bit(run, base, monkeypatch) -> None:
+    kept = {}
+    save = attach.save_adapter
+
+    def spy(model, folder, name):
+        kept["logits"] = model.eval()(input_ids=torch.tensor([[1, 40, 50]])).logits
+        save(model, folder, name)
+
+    monkeypatch.setattr(attach, "save_adapter", spy)
+    work, _ = run(epochs=5)
+    again = attach.load_adapter(attach.load_model(base, torch.float32, "cpu"), work)
+    assert torch.equal(again(input_ids=torch.tensor([[1, 40, 50]])).logits, kept["logits"])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_others(run) -> None:
+    files = [
+        run(name, seed=seed)[0] / "adapter_model.safetensors" for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    ]
+    one, two, other = (file.read_bytes() for file in files)
+    assert one == two != other
+
+
+def test_a_first_layer_may_be_a_share_of_the_layers(run) -> None:
+    assert run("half", first_layer=0.5)[1]["first_layer"] == 1
+    assert run("none", first_layer=0)[1]["first_layer"] == 0
+
+
+@pytest.mark.parametrize("first_layer", [2, 5, 0.99])
+def test_a_first_layer_that_leaves_none_is_refused(run, first_layer: float) -> None:
+    with pytest.raises(TrainError, match="none of the base's 2 layers"):
+        run(first_layer=first_layer)
+
+
+def test_a_dataset_without_rows_is_refused(run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    write_rows(empty / "train.jsonl", [])
+    write_rows(empty / "valid.jsonl", [])
+    with pytest.raises(TrainError, match="no training rows"):
+        run(dataset=empty)
+
+
+def test_rows_that_are_all_too_long_are_refused(run) -> None:
+    with pytest.raises(TrainError, match=r"All 4 rows are longer than train\.max_tokens=16"):
+        run(max_tokens=16)
+
+
+def test_a_full_disk_is_refused_before_the_model_is_loaded(run, monkeypatch) -> None:
+    monkeypatch.setattr(hardware, "free_disk_bytes", lambda _: 100 << 20)
+    monkeypatch.setattr(attach, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(TrainError, match="Only 100 MiB are free"):
+        run()
+
+
+def test_a_target_that_the_base_lacks_is_named(run) -> None:
+    with pytest.raises(BaseModelError, match="no_such_proj"):
+        run(target_modules=("no_such_proj",))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"rank": 0}, {"learning_rate": float("nan")}, {"learning_rate": 2}, {"epochs": 0}, {"alpha": float("inf")},
+     {"first_layer": -1}, {"dropout": 1.0}, {"quantization": "int3"}, {"ranks": 8}],
+)  # fmt: skip
+def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig(**fields)
+
+
+def test_how_fast_and_where_is_not_what_is_trained() -> None:
+    left_out = {"micro_batch", "checkpoint_seconds", "device"}
+    assert set(TrainConfig.model_fields) - set(TrainConfig().model_dump()) == left_out
+
+
+def test_without_validation_questions_the_last_state_stays(run, dataset, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "train.jsonl").write_bytes((dataset / "train.jsonl").read_bytes())
+    write_rows(plain / "valid.jsonl", [])
+    _, counts = run(dataset=plain)
+    assert (counts["best_recall"], counts["best_step"]) == (0.0, counts["steps"])
+
+
+KILLED = """
+import os, signal, sys, warnings
+warnings.filterwarnings("ignore")
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from factory import progress
+from factory.stages.train import TrainConfig, train
+step, show = int(sys.argv[1]), progress.Progress.training_step
+def killing(self, row):
+    show(self, row)
+    if row["step"] == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+progress.Progress.training_step = killing
+base, dataset, work = map(Path, sys.argv[2:5])
+train(TrainConfig.model_validate_json(sys.argv[5]), dataset=dataset, base=base, base_name="tiny-instruct", seed=5,
+      system="", work=work)
+"""
+
+
+def test_sigkill_in_the_middle_changes_no_bit_of_the_adapter(run, base, dataset, tmp_path: Path) -> None:
+    config = {"epochs": 6, "dropout": 0.1, "first_layer": 1, "batch_size": 2, "checkpoint_seconds": 1e-9}
+    straight, expected = run("straight", **config)
+    work = tmp_path / "killed"
+    work.mkdir()
+    settings = json.dumps(FAST | config)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, "7", str(base), str(dataset), str(work), settings],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list((work / CHECKPOINTS).glob("step-*"))
+    assert not (work / "adapter_model.safetensors").exists()
+    _, counts = run("killed", **config)
+    assert counts["steps"] == expected["steps"] == 12
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (work / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+def test_a_base_of_another_family_trains_too(tmp_path: Path, dataset) -> None:
+    base = make_tiny_base(tmp_path / "qwen", family="qwen2")
+    (tmp_path / "work").mkdir()
+    settings = TrainConfig(**FAST, epochs=2, first_layer=1)
+    counts = train(
+        settings, dataset=dataset, base=base, base_name="q", seed=1, system="", work=tmp_path / "work"
+    )
+    assert counts["steps"] == 2
+    assert transformers.AutoConfig.from_pretrained(base).model_type == "qwen2"
+
+
+def test_the_system_text_of_the_rows_is_trained_as_prompt(tmp_path: Path, run) -> None:
+    folder = make_tiny_dataset(tmp_path / "data", system="Be short.")
+    write_rows(folder / "valid.jsonl", [])
+    assert (
+        Example.model_validate_json((folder / "train.jsonl").read_text().splitlines()[0]).messages[0].role
+        == "system"
+    )
+    assert run(dataset=folder)[1]["rows"] == 4

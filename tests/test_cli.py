@@ -1,0 +1,375 @@
+"""The command line: instant help, exit codes, clean standard output, one line an error, interruption."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from factory import cli, pipeline, store
+from factory.bundle import manifest
+from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
+from factory.errors import SynthesizeError
+from factory.stages.evaluate import Score
+
+COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe")
+
+
+@pytest.fixture
+def factory(monkeypatch, capfd):
+    """Return a function that runs a command as the installed program does: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["factory", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe in the current folder, whose stages are fakes that note their names in the file `ran`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("alpha")
+    (tmp_path / "tiny.yaml").write_text("name: tiny\ningest:\n  source: docs\n")
+    (tmp_path / "ran").write_text("")
+
+    def fake(step):
+        def run(config, *, work, **given):
+            with (tmp_path / "ran").open("a") as file:
+                file.write(f"{step.stage} ")
+            print("a library speaks")  # noqa: T201
+            store.write_text(work / "rows.txt", step.stage)
+            return {"rows": 1}
+
+        return replace(step, run=run, base=False, uses=())
+
+    monkeypatch.setattr(pipeline, "STEPS", tuple(map(fake, pipeline.STEPS)))
+    return tmp_path / "tiny.yaml"
+
+
+def ran(recipe):
+    return recipe.with_name("ran").read_text().split()
+
+
+def set_gates(recipe, passed):
+    gates = [{"name": "kl", "subject": "model.gguf", "value": 1.0, "limit": 0.1, "passed": passed}]
+
+    def verify(config, *, work, **given):
+        store.write_json(work / "gates.json", gates)
+        return {}
+
+    steps = (replace(step, run=verify) if step.stage == "verify" else step for step in pipeline.STEPS)
+    return tuple(steps)
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch):
+    """A whole bundle without a real model, which is not asked anything either."""
+    silent = SimpleNamespace(recheck=lambda *arguments: [])
+    monkeypatch.setitem(sys.modules, "factory.weights.recheck", silent)
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "model-Q8_0.gguf").write_bytes(b"GGUF")
+    (folder / "Modelfile").write_text("FROM ./model-Q8_0.gguf\n")
+    contents = Manifest(
+        name="tiny",
+        base=BaseIdentity(name="smollm2", sha256="7" * 64, licence="apache-2.0", source="package:x"),
+        system="",
+        default_file="model-Q8_0.gguf",
+        sampling=Sampling(num_ctx=4096, num_predict=256, temperature=0.0, stop=()),
+        lineage={},
+        counts={},
+        files=manifest.list_files(folder),
+        left_out=(),
+        gates=(),
+        scores=(),
+    )
+    manifest.write_manifest(folder, contents)
+    return folder
+
+
+def test_help_imports_nothing_heavy_and_lists_every_command():
+    code = (
+        "import sys\n"
+        "from factory.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {
+        "torch",
+        "transformers",
+        "peft",
+        "pydantic",
+        "ruamel",
+        "numpy",
+        "scipy",
+        "unstructured",
+        "tokenizers",
+    }
+    heavy |= {"llama_cpp", "gguf", "gradio", "jinja2", "psutil", "httpx", "matplotlib"}
+    assert not heavy & set(done.stderr.split())
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.stdout, command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    done = CliRunner().invoke(cli.app, [command, "--help"])
+    assert done.exit_code == 0
+    assert f"factory {command}" in done.stdout.replace("root", "factory")
+    assert len(done.stdout.splitlines()[2].strip()) > 15
+
+
+def test_a_run_does_all_stages_and_a_second_one_none(factory, recipe):
+    code, _, err = factory("run", recipe, "--out", "out")
+    assert code == 0, err
+    assert ran(recipe) == list(pipeline.STAGES)
+    code, out, err = factory("run", recipe, "--out", "out")
+    assert (code, len(ran(recipe))) == (0, len(pipeline.STAGES))
+    assert err.count("up to date") == len(pipeline.STAGES)
+    assert "report  out/report.html" in out
+    assert (recipe.parent / "out" / "report.json").is_file()
+
+
+def test_results_go_to_build_and_the_recipes_name(factory, recipe):
+    assert factory("ingest", recipe)[0] == 0
+    assert (recipe.parent / "build" / "tiny" / "corpus" / "record.json").is_file()
+
+
+@pytest.mark.parametrize("stage", ["ingest", "chunk", "verify", "evaluate", "export"])
+def test_a_stage_command_runs_that_stage_of_a_recipe(factory, recipe, monkeypatch, stage):
+    alone = tuple(replace(step, inputs=()) for step in pipeline.STEPS)
+    monkeypatch.setattr(pipeline, "STEPS", alone)
+    code, out, err = factory(stage, recipe, "--set", "seed=9", "--out", "out")
+    assert code == 0, err
+    assert ran(recipe) == [stage]
+    assert out == "", "what libraries print belongs to standard error"
+    assert "a library speaks" in err
+
+
+def test_exit_code_1_and_one_line_for_a_failed_stage(factory, recipe, monkeypatch):
+    def fail(config, **given):
+        raise SynthesizeError("3 chunk(s) state nothing that can be asked for: add documents")
+
+    steps = tuple(replace(step, run=fail) if step.stage == "synthesize" else step for step in pipeline.STEPS)
+    monkeypatch.setattr(pipeline, "STEPS", steps)
+    code, out, err = factory("run", recipe, "--out", "out")
+    assert code == 1
+    assert err.splitlines()[-1] == "error: 3 chunk(s) state nothing that can be asked for: add documents"
+    assert "Traceback" not in err
+    assert "The run did not finish" in out
+    report = store.read_json(recipe.parent / "out" / "report.json")
+    states = [stage["status"] for stage in report["stages"]]
+    assert states == ["done", "done", "failed", *["not run"] * (len(states) - 3)]
+
+
+def test_exit_code_1_and_one_line_for_what_the_disk_refuses(factory, recipe):
+    (recipe.parent / "file").write_text("")
+    code, _, err = factory("run", recipe, "--out", "file/out")
+    assert code == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: Not a directory: 'file/out'")
+
+
+def test_exit_code_3_for_a_gate(factory, recipe, monkeypatch):
+    monkeypatch.setattr(pipeline, "STEPS", set_gates(recipe, passed=False))
+    code, _, err = factory("run", recipe, "--out", "out")
+    assert code == 3
+    assert err.splitlines()[-1].startswith(
+        "error: 1 quality gate(s) not met: kl of model.gguf is 1.0, limit 0.1"
+    )
+    monkeypatch.setattr(pipeline, "STEPS", set_gates(recipe, passed=True))
+    assert factory("run", recipe, "--out", "out2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "no.yaml"], "Recipe 'no.yaml': 1 fault(s)"),
+        (["run", "tiny.yaml", "--set", "train.rnk=3"], "train.rnk: unknown key; did you mean 'rank'?"),
+        (["plan", "tiny.yaml", "--set", "seed"], "is not `key.path=value`"),
+        (["recipe", "check", "tiny.yaml", "--set", "seed=x"], "seed: Input should be a valid integer"),
+        (
+            ["ask", "no/such/model.gguf", "Who?"],
+            "error: 'no/such/model.gguf' does not exist: name an adapter",
+        ),
+        (["ask", "docs/bundle", "Who?"], "error: 'docs/bundle' does not exist"),
+        (["ask", "docs", "Who?"], "error: 'docs' is not a model"),
+        (["ask", "tiny.yaml", "Who?"], "error: 'tiny.yaml' is not a model"),
+        (["evaluate", "./gone"], "error: './gone' does not exist"),
+        (
+            ["evaluate", "tiny.yaml", "--questions", "q.jsonl"],
+            "error: --questions cannot be used here: a recipe",
+        ),
+        (["evaluate", "./gone", "--out", "x"], "error: --out cannot be used here: it is for recipes"),
+        (["verify", "docs"], "error: 'docs' is not a bundle: it holds no manifest.json"),
+        (["verify", "docs", "--set", "seed=1"], "error: --set cannot be used here"),
+        (["verify", "tiny.yaml", "--json"], "error: --json cannot be used here"),
+        (["show", "nobody"], "error: There is no adapter or bundle 'nobody' here"),
+        (["run"], "Missing argument"),
+        (["run", "tiny.yaml", "--fast"], "No such option"),
+        (["trian", "tiny.yaml"], "No such command"),
+    ],
+)
+def test_exit_code_2_for_what_was_typed_wrong(factory, recipe, arguments, message):
+    code, out, err = factory(*arguments)
+    assert code == 2
+    assert message in err
+    assert out == ""
+    assert "Traceback" not in err
+    assert ran(recipe) == []
+
+
+def test_a_name_with_one_slash_is_a_hub_id_not_a_missing_path(tmp_path, monkeypatch):
+    from factory.backends.models import resolve
+
+    monkeypatch.chdir(tmp_path)
+    assert resolve("Qwen/Qwen3-0.6B").kind == "base"
+    assert resolve("smollm2-135m-instruct").base == "smollm2-135m-instruct"
+
+
+INTERRUPTED = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from dataclasses import replace
+from factory import cli, pipeline
+def slow(config, *, work, **given):
+    (work / "half.txt").write_text("x")
+    print("started", file=sys.stderr, flush=True)
+    time.sleep(120)
+pipeline.STEPS = (replace(pipeline.STEPS[0], run=slow), *pipeline.STEPS[1:])
+sys.argv = ["factory", "run", "tiny.yaml", "--out", "out"]
+cli.main()
+"""
+
+
+def test_exit_code_130_for_an_interruption_and_what_is_done_is_kept(recipe):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=recipe.parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if "started" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert out == ""
+    assert err.strip() == "interrupted: what is done is kept, the same command goes on from there"
+    assert (recipe.parent / "out" / ".partial" / "corpus" / "half.txt").is_file()
+
+
+NOISY = """
+import ctypes, sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+from factory import cli
+from factory.backends import models
+class Noisy:
+    def answer(self, questions):
+        print("python noise")
+        ctypes.CDLL(None).puts(b"c noise")
+        return ["Ada \\u00e9"]
+models.resolve = lambda model: SimpleNamespace(name="m", kind="gguf")
+models.open_model = lambda reference: nullcontext(Noisy())
+sys.argv = ["factory", "ask", "m", "Who?", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (["--json"], '{"model": "m", "kind": "gguf", "question": "Who?", "answer": "Ada é"}\n'),
+        ([], "Ada é\n"),
+    ],
+)
+def test_standard_output_holds_the_answer_and_nothing_a_library_says(option, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY, *option], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.stdout == expected, done.stderr
+    assert "python noise" in done.stderr
+    assert "c noise" in done.stderr
+
+
+def test_json_of_every_command_that_has_it_parses(factory, recipe, bundle, monkeypatch):
+    from factory import plan
+
+    monkeypatch.setattr(plan, "make_plan", lambda run: print("noise") or {"verdict": "fits"})  # noqa: T201
+    (recipe.parent / "adapters").mkdir()
+    bundle.rename(recipe.parent / "adapters" / "tiny")
+    for arguments in (
+        ["doctor"], ["list"], ["show", "tiny"], ["verify", "adapters/tiny"], ["plan", recipe],
+    ):  # fmt: skip
+        code, out, _ = factory(*arguments, "--json")
+        assert code == 0, arguments
+        assert json.loads(out), arguments
+
+
+def test_list_and_show_tell_people_what_is_there(factory, recipe, bundle):
+    (recipe.parent / "adapters").mkdir()
+    bundle.rename(recipe.parent / "adapters" / "tiny")
+    assert "adapters/tiny" in factory("list")[1]
+    assert factory("show", "tiny")[1].startswith("tiny (bundle)")
+
+
+def test_verify_passes_a_whole_bundle_and_exits_3_for_a_changed_byte(factory, bundle):
+    assert factory("verify", bundle) == (0, "all checks passed\n", "")
+    (bundle / "model-Q8_0.gguf").write_bytes(b"GGUG")
+    code, out, err = factory("verify", bundle, "--json")
+    assert code == 3
+    (problem,) = json.loads(out)["problems"]
+    assert problem.startswith("model-Q8_0.gguf: its bytes are not those")
+    assert err.startswith("error: 1 problem(s) in")
+
+
+def test_evaluate_of_a_model_prints_a_row_a_score_and_writes_them(factory, tmp_path, monkeypatch):
+    from factory import judge
+
+    score = Score(
+        model="m",
+        kind="gguf",
+        question_set="user",
+        method="closed_book",
+        n=4,
+        accuracy=0.5,
+        low=0.1,
+        high=0.9,
+    )
+    asked = []
+    monkeypatch.setattr(judge, "evaluate_model", lambda *arguments: asked.append(arguments) or [score])
+    out_file = tmp_path / "scores.json"
+    code, out, _ = factory("evaluate", "m", "--questions", "q.jsonl", "--json", out_file)
+    assert code == 0
+    assert asked == [("m", cli.Path("q.jsonl"), None)]
+    assert out.split() == ["m", "closed_book", "user", "50.0%", "[10.0%,", "90.0%]", "n=4"]
+    assert json.loads(out_file.read_text()) == [score.model_dump()]
+
+
+def test_recipe_schema_and_check_print_json(factory, recipe):
+    from factory.recipe import recipe_schema
+
+    assert factory("recipe", "schema")[1] == recipe_schema()
+    code, out, _ = factory("recipe", "check", recipe, "--set", "train.rank=5")
+    assert code == 0
+    assert json.loads(out)["train"]["rank"] == 5

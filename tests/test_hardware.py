@@ -1,0 +1,94 @@
+"""What the machine has, and the memory watch."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from factory import hardware
+
+MIB = 1 << 20
+
+
+def test_the_machine_is_described_in_one_line_that_does_not_name_it():
+    line = hardware.describe_machine()
+    assert f"{hardware.num_cores()} cores" in line
+    assert os.uname().nodename not in line
+    assert "\n" not in line
+
+
+def test_cores_are_those_this_process_may_use():
+    pinned = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from factory import hardware; "
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", pinned + "print(hardware.num_cores())"], capture_output=True, text=True
+    )
+    assert done.stdout == "1\n"
+
+
+def test_memory_available_is_a_part_of_all_memory():
+    assert 0 < hardware.available_memory_bytes() <= hardware.total_memory_bytes()
+
+
+def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = hardware.free_disk_bytes(tmp_path)
+    assert here > 0
+    for path in (tmp_path / "not" / "yet", hardware.Path("build/x"), hardware.Path("")):
+        assert hardware.free_disk_bytes(path) == pytest.approx(here, rel=0.2)
+
+
+def test_free_disk_of_a_vanished_current_folder_is_an_error_not_a_hang(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError):
+        hardware.free_disk_bytes(hardware.Path("build"))
+    os.chdir(tmp_path)
+
+
+def test_the_peak_counts_what_the_block_used_and_gave_back():
+    with hardware.watch_memory() as watch:
+        before = watch.peak_bytes
+        block = bytearray(os.urandom(1) * (80 * MIB))
+        watch.sample()
+        del block
+    assert 60 * MIB < watch.peak_bytes - before < 400 * MIB
+
+
+def test_the_peak_counts_children():
+    code = "import sys; block = bytearray(b'x' * (80 << 20)); print('ready', flush=True); sys.stdin.read()"
+    with hardware.watch_memory() as watch:
+        before = watch.peak_bytes
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline() == "ready\n"
+        watch.sample()
+        child.communicate("")
+    assert watch.peak_bytes - before > 60 * MIB
+
+
+def test_the_watch_looks_by_itself_and_stops_when_the_block_fails(monkeypatch):
+    monkeypatch.setattr(hardware, "SAMPLE_SECONDS", 0.01)
+    looks = []
+    monkeypatch.setattr(hardware.MemoryWatch, "sample", lambda self: looks.append(1))
+
+    def fail():
+        with hardware.watch_memory():
+            while len(looks) < 4:
+                time.sleep(0.01)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    seen = len(looks)
+    time.sleep(0.1)
+    assert len(looks) == seen
+
+
+def test_cpu_flags_are_words():
+    assert all(flag and " " not in flag for flag in hardware.cpu_flags())

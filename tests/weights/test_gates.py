@@ -1,0 +1,25 @@
+import json
+
+from factory.weights.gates import Gates
+
+
+def test_limits_belong_to_what_passes():
+    gates = Gates()
+    gates.at_most("a", "x.gguf", 0.5, 0.5)
+    gates.at_least("b", "x.gguf", 0.5, 0.5)
+    gates.at_most("a", "y.gguf", 0.51, 0.5)
+    gates.at_least("b", "y.gguf", 1, 0.5)
+
+    assert [gate.passed for gate in gates.gates] == [True, True, False, True]
+    assert gates.files() == {"x.gguf": True, "y.gguf": False}
+    assert gates.rows()[0] == {"name": "a", "subject": "x.gguf", "value": 0.5, "limit": 0.5, "passed": True}
+
+
+def test_what_cannot_be_measured_fails_and_stays_json():
+    gates = Gates()
+    gates.at_most("a", "x", float("nan"), 1)
+    gates.at_least("a", "x", float("inf"), 1)
+    gates.at_least("a", "x", float("nan"), 1)
+
+    assert not any(gate.passed for gate in gates.gates)
+    assert json.loads(json.dumps(gates.rows(), allow_nan=False))[0]["value"] == 1e9
