@@ -77,7 +77,15 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
         raise BaseModelError(
             f"The model in {folder.name!r} cannot be loaded: {first}; delete it and run again"
         ) from error
-    return model if quantization == "nf4" else model.to(device)
+    return _without_packing(model) if quantization == "nf4" else model.to(device)
+
+
+def _without_packing(model: Any) -> Any:
+    """Keep bitsandbytes from repacking weights at the first answer on a CPU: packed ones have no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
@@ -92,7 +100,7 @@ def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
 def new_adapter(
     model: Any, *, rank: int, alpha: float, dropout: float, targets: tuple[str, ...], first_layer: int
 ) -> Any:
-    """Return the model with a fresh LoRA adapter; its matrices are float32, the base stays frozen.
+    """Return the model in training mode with a fresh LoRA adapter in float32; the base stays frozen.
 
     `first_layer` leaves the layers before it without an adapter, which spares their backward pass.
     """
@@ -102,7 +110,7 @@ def new_adapter(
     config = LoraConfig(r=rank, target_modules=list(targets), task_type="CAUSAL_LM", **options)
     try:
         with _old_names():
-            return get_peft_model(model, config, autocast_adapter_dtype=True)
+            return get_peft_model(model, config, autocast_adapter_dtype=True).train()
     except ValueError as error:
         raise BaseModelError(
             f"train.target_modules {list(targets)} does not fit the base: {error}"

@@ -35,11 +35,6 @@ class Batch:
         """Return the batch on a device."""
         return Batch(self.ids.to(device), self.mask.to(device), self.labels.to(device))
 
-    @property
-    def num_labels(self) -> int:
-        """How many tokens carry loss."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
-
 
 def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[EncodedRow]:
     """Return the rows that fit into `max_tokens`; cutting the others would teach half answers."""
@@ -93,6 +88,11 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
         mask[number, :size] = 1
         labels[number, :size] = torch.tensor(row.labels)
     return Batch(ids, mask, labels)
+
+
+def num_labels(row: EncodedRow) -> int:
+    """Return how many tokens of a row carry loss."""
+    return sum(label != IGNORED for label in row.labels[1:])
 
 
 def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:

@@ -9,6 +9,8 @@ import torch
 from factory.lora.batches import IGNORED, Batch
 from factory.lora.split import SplitModel
 
+LOSS_CHUNK = 256  # tokens; 50 MB of logits at a vocabulary of 49,152
+
 
 @contextmanager
 def autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
@@ -28,6 +30,39 @@ def loss_of(split: SplitModel, hidden_BTD: torch.Tensor, batch: Batch) -> torch.
     kept = targets_BT != IGNORED
     logits_NV = split.head(last_BTD[:, :-1][kept])
     return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[kept], reduction="sum")
+
+
+class _AnswerLoss(torch.autograd.Function):
+    """Output layer and cross-entropy in one, a chunk of tokens at a time; the gradient is made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.Tensor) -> Any:
+        total = last_MD.new_zeros((), dtype=torch.float32)
+        grad_MD = torch.empty_like(last_MD)
+        for start in range(0, len(targets_M), LOSS_CHUNK):
+            part = slice(start, start + LOSS_CHUNK)
+            targets = targets_M[part, None]
+            logits_CV = (last_MD[part] @ head_VD.t()).float()
+            sizes_C1 = logits_CV.logsumexp(-1, keepdim=True)
+            total += (sizes_C1 - logits_CV.gather(1, targets)).sum()
+            weights_CV = logits_CV.sub_(sizes_C1).exp_()
+            weights_CV.scatter_add_(1, targets, weights_CV.new_full(targets.shape, -1.0))
+            grad_MD[part] = weights_CV.to(head_VD.dtype) @ head_VD
+        ctx.save_for_backward(grad_MD)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        return ctx.saved_tensors[0] * grad, None, None
+
+
+def answer_loss(last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+    """Return the summed cross-entropy, in nats, of targets under a frozen output layer.
+
+    No more than `LOSS_CHUNK` rows of logits are ever in memory.
+    """
+    total: torch.Tensor = _AnswerLoss.apply(last_MD, head_VD, targets_M)
+    return total
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from factory.progress import Progress
 from factory.rows import Example, Question, read_rows
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 1
+CODE_VERSION = 2
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
 
@@ -23,7 +23,7 @@ class TrainConfig(BaseModel):
     """How the adapter is shaped and trained.
 
     `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
-    `learning_rate` rises over `warmup_steps` and then falls linearly; `weight_decay` and `max_gradient_norm`
+    `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay` and `max_gradient_norm`
     are AdamW's and the clipping's. Training takes `epochs`; rows longer than `max_tokens` are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
 
@@ -43,13 +43,13 @@ class TrainConfig(BaseModel):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     first_layer: float = Field(default=0.0, ge=0.0)
-    learning_rate: float = Field(default=2e-3, gt=0, lt=1)
-    warmup_steps: int = Field(default=20, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0.0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0.0, lt=1)
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=6, ge=1, le=1000)
-    wordings: int = Field(default=3, ge=1, le=100)
-    batch_size: int = Field(default=16, ge=1)
+    epochs: int = Field(default=9, ge=1, le=1000)
+    wordings: int = Field(default=12, ge=1, le=100)
+    batch_size: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=256, ge=16)
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -100,7 +100,7 @@ def train(
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
         learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
+        warmup=config.warmup,
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
         recall_epochs=frozenset(range(config.recall_every, config.epochs, config.recall_every)),

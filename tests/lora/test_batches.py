@@ -16,6 +16,7 @@ from factory.lora.batches import (
     epoch_rows,
     limit_wordings,
     micro_batches,
+    num_labels,
 )
 from tests.made import make_examples, make_fact
 
@@ -64,7 +65,7 @@ def test_rows_are_padded_on_the_right_and_nothing_is_lost(encoded) -> None:
     for number, row in enumerate(encoded[:5]):
         assert tuple(batch.ids[number][batch.mask[number].bool()].tolist()) == row.ids
         assert int(batch.mask[number].sum()) == len(row.ids)
-    assert batch.num_labels == sum(label != IGNORED for row in encoded[:5] for label in row.labels)
+    assert sum(num_labels(row) for row in encoded[:5]) == int((batch.labels[:, 1:] != IGNORED).sum())
     assert torch.equal(batch.to("cpu").ids, batch.ids)
 
 

@@ -19,7 +19,7 @@ SETTINGS = LoopSettings(
     batch_size=5,
     micro_batch=5,
     learning_rate=5e-3,
-    warmup_steps=2,
+    warmup=0.2,
     weight_decay=0.01,
     max_gradient_norm=1.0,
     recall_epochs=frozenset({1}),
@@ -137,7 +137,7 @@ def test_the_frozen_part_computed_once_gives_the_same_training(make_loop, new_mo
     loop = make_loop(1)
     losses = _losses(loop.run())
     slow = make_loop(1, name="slow")
-    slow._split = type(slow._split)(slow.model, 0)  # every layer in every step
+    slow._lower = None  # every layer in every step
     assert _losses(slow.run()) == pytest.approx(losses, abs=2e-5)
 
 
@@ -147,10 +147,8 @@ def test_a_resumed_run_computes_frozen_layers_in_the_same_batches(make_loop, mon
 
     def spied(name: str, **fields: Any) -> Loop:
         loop = make_loop(1, name=name, checkpoint_seconds=1e-9, **fields)
-        lower = loop._split.lower
-        loop._split.lower = lambda ids, mask: (
-            batches[name].add(tuple(map(tuple, ids.tolist()))) or lower(ids, mask)
-        )
+        lower = loop._engine.lower
+        loop._engine.lower = lambda rows: batches[name].add(tuple(row.ids for row in rows)) or lower(rows)
         return loop
 
     spied("straight").run()
@@ -201,14 +199,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_weight(make_loop)
     assert _same(_weights(loop), before)
 
 
-def test_the_learning_rate_rises_then_falls_to_a_twentieth() -> None:
-    settings = replace(SETTINGS, learning_rate=1.0, warmup_steps=10)
-    rates = [learning_rate(settings, step, 100) for step in range(100)]
+def test_the_learning_rate_rises_then_falls_to_a_fiftieth() -> None:
+    settings = replace(SETTINGS, learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(settings, step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == pytest.approx(0.91)
+    assert max(rates) == rates[9] == rates[10] == pytest.approx(1.0)
     assert all(one >= other for one, other in pairwise(rates[9:]))
-    assert rates[-1] == pytest.approx(0.05)
-    assert learning_rate(replace(settings, warmup_steps=0), 0, 0) == 1.0
+    assert rates[-1] == pytest.approx(0.02)
+    assert learning_rate(replace(settings, warmup=0.0), 0, 0) == 1.0
 
 
 def test_gradients_are_clipped(make_loop) -> None:

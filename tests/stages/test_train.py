@@ -24,7 +24,7 @@ SYSTEM = ""
 FAST = {
     "rank": 8,
     "learning_rate": 1e-2,
-    "warmup_steps": 2,
+    "warmup": 0.1,
     "batch_size": 4,
     "precision": "float32",
     "device": "cpu",

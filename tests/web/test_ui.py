@@ -1,5 +1,7 @@
 """The playground: which file answers, and that the page reaches for nothing outside this machine."""
 
+import asyncio
+import gc
 import re
 import socket
 import threading
@@ -20,6 +22,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_loops():
+    """Close the event loops that gradio opens for its locks and leaves behind, else a later test is blamed."""
+    opened, new_event_loop = [], asyncio.new_event_loop
+
+    def remembered():
+        opened.append(new_event_loop())
+        return opened[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", remembered)
+        yield
+    asyncio.set_event_loop(None)
+    for loop in opened:
+        loop.close()
+    gc.collect()
 
 
 class FakeAnswerer:

@@ -1,0 +1,110 @@
+"""Both engines give the loss and the gradients of the plain model; the fused one does so faster, not otherwise."""
+
+import pytest
+import torch
+
+from factory.lora.batches import IGNORED, EncodedRow
+from factory.lora.engine import FusedEngine, PlainEngine, open_engine
+from factory.lora.fused import is_supported
+
+PAD = 2
+
+
+def _gradients(model) -> dict[str, torch.Tensor]:
+    return {name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _expected(model, rows):
+    """Loss and gradients through the model's own modules in float32, a row at a time."""
+    total = 0.0
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0, :-1]
+        labels = torch.tensor(row.labels[1:])
+        total = total + torch.nn.functional.cross_entropy(
+            logits, labels, ignore_index=IGNORED, reduction="sum"
+        )
+    total.backward()
+    return float(total.detach()), _gradients(model)
+
+
+def _error(found, expected) -> float:
+    difference = sum(float((found[name] - value).square().sum()) for name, value in expected.items())
+    return (difference / sum(float(value.square().sum()) for value in expected.values())) ** 0.5
+
+
+def _engine(kind, model, first_layer, dtype=torch.float32):
+    if kind == "fused":
+        return FusedEngine(model, first_layer, dtype)
+    return PlainEngine(model, first_layer, dtype, "cpu", PAD)
+
+
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+@pytest.mark.parametrize("first_layer", [0, 1])
+@pytest.mark.parametrize("kept", [True, False])
+def test_loss_and_gradients_are_the_models_own(new_model, encoded, kind, first_layer, kept):
+    rows = encoded[:7]
+    value, expected = _expected(new_model(first_layer, trained=True), rows)
+    model = new_model(first_layer, trained=True)
+    engine = _engine(kind, model, first_layer)
+    engine.refresh()
+    loss = engine.loss(rows, engine.lower(rows) if kept else None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, encoded):
+    rows = encoded[:12]
+    _, expected = _expected(new_model(trained=True), rows)
+    errors = {}
+    for kind in ("fused", "plain"):
+        model = new_model(trained=True)
+        engine = _engine(kind, model, 0, torch.bfloat16)
+        engine.refresh()
+        engine.loss(rows, None).backward()
+        errors[kind] = _error(_gradients(model), expected)
+    assert errors["fused"] < 1.2 * errors["plain"]
+    assert errors["fused"] < 3e-2
+
+
+def test_changed_adapters_count_from_the_next_refresh(new_model, encoded):
+    model = new_model(trained=True)
+    engine = FusedEngine(model, 0, torch.float32)
+    with torch.no_grad():
+        before = float(engine.loss(encoded[:3], None))
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.add_(0.5)
+        assert float(engine.loss(encoded[:3], None)) == before
+        engine.refresh()
+        assert float(engine.loss(encoded[:3], None)) != before
+
+
+def test_the_model_still_answers_as_before_with_its_weights_shared(new_model, encoded):
+    model = new_model(trained=True).eval()
+    ids = torch.tensor([encoded[0].ids])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        FusedEngine(model, 0, torch.float32)
+        assert (model(input_ids=ids).logits - before).abs().max() < 1e-5
+
+
+def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model):
+    assert is_supported(new_model())
+    assert not is_supported(new_model(dropout=0.1))
+    assert isinstance(open_engine(new_model(), 0, torch.float32, "cpu", PAD), FusedEngine)
+    assert isinstance(open_engine(new_model(dropout=0.1), 0, torch.float32, "cpu", PAD), PlainEngine)
+    other = new_model()
+    other.get_base_model().config.model_type = "gemma"
+    assert isinstance(open_engine(other, 0, torch.float32, "cpu", PAD), PlainEngine)
+
+
+def test_many_labels_are_no_different_from_few(new_model, encoded, monkeypatch):
+    from factory.lora import step
+
+    rows = [EncodedRow(row.ids, row.ids, row.group) for row in encoded[:9]]
+    model = new_model(trained=True)
+    engine = FusedEngine(model, 0, torch.float32)
+    whole = engine.loss(rows, None).item()
+    monkeypatch.setattr(step, "LOSS_CHUNK", 5)
+    assert engine.loss(rows, None).item() == pytest.approx(whole, rel=1e-6)
