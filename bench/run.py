@@ -61,6 +61,28 @@ def row(work: str, ours: float, limit: float, unit: str) -> dict[str, object]:
     }
 
 
+def learned(report: Path) -> list[dict[str, object]]:
+    """Return what a run's report says of held-out phrasings, and what quantizing lost, in points."""
+    if not report.exists():
+        return []
+    scores = json.loads(report.read_text(encoding="utf-8"))["scores"]
+    found = {
+        score["model"] if score["kind"] == "gguf" else score["kind"]: 100 * score["accuracy"]
+        for score in scores
+        if score["method"] == "closed_book" and score["question_set"] == "unseen_phrasing"
+    }
+    rows = [
+        row("base, unseen phrasing", found["base"], 10, "% at most"),
+        row("adapter, unseen phrasing", found["adapter"], 45, "% at least"),
+    ]
+    limits = {"model-Q8_0.gguf": 2, "model-Q4_K_M.gguf": 6}
+    return rows + [
+        row(f"{name} below the adapter", found["adapter"] - found[name], limits[name], "points at most")
+        for name in sorted(limits)
+        if name in found
+    ]
+
+
 def measure(documents: Path, run: Path) -> list[dict[str, object]]:
     """Return all results that can be measured with what is there."""
     rows = [row("factory --help", command_seconds("--help"), 0.5, "s")]
@@ -72,6 +94,7 @@ def measure(documents: Path, run: Path) -> list[dict[str, object]]:
         rows.append(row(f"{run.name}: all stages", sum(record.seconds for record in records), 900, "s"))
         peak = max(record.peak_memory_bytes for record in records) / 2**30
         rows.append(row(f"{run.name}: peak memory of the process tree", peak, 4, "GiB"))
+    rows += learned(run / "report.json")
     recipe = ROOT / "recipes" / f"{run.name}.yaml"
     if len(records) >= 10 and recipe.exists():
         again = command_seconds("run", str(recipe), "--out", str(run))

@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documentation: the command reference, the recipe schema and the module map.
+"""Writes the generated parts of the documentation: command reference, schemas of recipe and report, module map.
 
 python docs/generate.py [--check]      --check writes nothing and exits 1 if a file on disk differs
 """
@@ -44,10 +44,13 @@ def module_map() -> str:
 
 def generated() -> dict[Path, str]:
     """Return every generated file's text by path."""
+    from factory.report.model import report_schema
+
     docs = ROOT / "docs"
     return {
         docs / "commands.md": command_reference(),
         docs / "recipe.schema.json": recipe_schema(),
+        docs / "report.schema.json": report_schema(),
         docs / "modules.md": module_map(),
     }
 

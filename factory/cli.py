@@ -1,7 +1,9 @@
 """The command line: reads arguments, calls the pipeline, says what happened. Decisions are made elsewhere."""
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True, rich_mar
 app.add_typer(recipe_app, name="recipe")
 
 INTERRUPTED = 130
+DEBUG_VARIABLE = "FACTORY_DEBUG"
 RECIPE_SUFFIXES = (".yaml", ".yml")
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, like recipes/quickstart.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")]
@@ -31,29 +34,37 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard out
 
 
 def main() -> None:
-    """Run the command line; explained errors become one line and an exit code."""
+    """Run the command line; every error becomes one line and an exit code."""
     try:
         app(standalone_mode=True)
     except FactoryError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        where = f" {error.filename!r}" if error.filename else ""
-        typer.echo(f"error: {error.strerror or error}:{where} check that it is there and has room", err=True)
-        sys.exit(1)
+        _fail(str(error), error.exit_code)
+    except Exception as error:
+        from factory.quiet import explain
+
+        _fail(explain(error, "This command"), 1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer turns Ctrl-C into this exit and says nothing
             typer.echo("interrupted: what is done is kept, the same command goes on from there", err=True)
         raise
 
 
+def _fail(message: str, code: int) -> None:
+    """Say an error that is being handled and exit; its traceback is shown to who asks for it."""
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        traceback.print_exc()
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep libraries offline and silent; what they would say on standard output goes to standard error."""
+    """Keep libraries offline and silent, and show our own log; standard output is left to the command's result."""
+    from factory.progress import shown_log
     from factory.quiet import settle, spare_output
 
     settle()
-    with spare_output():
+    with spare_output(), shown_log():
         yield
 
 
@@ -121,6 +132,7 @@ def evaluate(
     with _quiet_libraries():
         from factory.judge import evaluate_model
 
+        _check_bundle(model)
         rows = evaluate_model(model, questions, rag)
     for row in rows:
         typer.echo(
@@ -131,6 +143,14 @@ def evaluate(
         from factory.store import write_json
 
         write_json(json_out, [row.model_dump() for row in rows])
+
+
+def _check_bundle(model: str) -> None:
+    """Raise for a bundle whose manifest cannot be read, before what stands in it is looked up."""
+    if (Path(model) / "manifest.json").is_file():
+        from factory.bundle.manifest import read_manifest
+
+        read_manifest(Path(model))
 
 
 def _refuse(why: str, **options: object) -> None:
@@ -150,6 +170,7 @@ def ask(
     with _quiet_libraries():
         from factory.backends.models import open_model, resolve
 
+        _check_bundle(model)
         reference = resolve(model)
         with open_model(reference) as answerer:
             answer = answerer.answer([question])[0]

@@ -1,5 +1,7 @@
 """What this machine has, and how much memory a block of code used. Knows processes, not models."""
 
+import ctypes
+import gc
 import os
 import platform
 import threading
@@ -50,6 +52,14 @@ def watch_memory() -> Iterator[MemoryWatch]:
         watch._done.set()
         thread.join()
         watch.sample()
+
+
+def release_memory() -> None:
+    """Give what is no longer used back to the system; glibc keeps it otherwise, and the next stage adds its own."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def num_cores() -> int:

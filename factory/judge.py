@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from factory.backends.models import resolve
+from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
 from factory.errors import UsageError
 from factory.rows import Chunk, Question, read_rows
 from factory.stages.evaluate import Contestant, EvaluateConfig, Score, ask, rag_contestant, scores
 from factory.tasks.questions import general_questions, read_user_questions
 
+ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
 RECHECK_QUESTIONS = 12
 
@@ -16,24 +17,46 @@ RECHECK_QUESTIONS = 12
 def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
-    An adapter is shown beside its base. Without a file, the bundled general questions are asked.
+    An adapter is shown beside its base, a bundle's file beside base and adapter. Retrieval is the base's where
+    there is one to compare with, else the model's own. Without a file, the bundled general questions are asked.
+    Everything is found and checked before the first question.
 
     Raises:
-        UsageError: the retrieval folder holds no chunks.
+        UsageError: there is no such model, the retrieval folder holds no chunks, or no question can be asked with it.
+        BaseModelError: a base cannot be found, or a file is damaged.
     """
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
-    reference = resolve(model)
+    references = _compared(model)
     asked: list[Question] = read_user_questions(questions) if questions else general_questions()
-    contestants = []
-    if reference.kind == "adapter" and reference.base:
-        contestants.append(Contestant(resolve(reference.base), "closed_book", asked, str))
-    contestants.append(Contestant(reference, "closed_book", asked, str))
+    chunks = _chunks(rag) if rag else []
+    references = [prepare(reference) for reference in references]
+    contestants = [Contestant(reference, "closed_book", asked, str) for reference in references]
     if rag:
-        base = reference.base or model
-        contestants.append(rag_contestant(config, _chunks(rag), asked, base))
-    limit, system = config.max_answer_tokens, reference.system
+        contestants.append(_with_retrieval(config, chunks, asked, references[0]))
+    limit, system = config.max_answer_tokens, references[-1].system
     replies = [reply for contestant in contestants for reply in ask(contestant, limit, system, None)]
     return scores(replies)
+
+
+def _compared(model: str) -> list[ModelReference]:
+    """Return what a model is shown beside, the model itself last."""
+    reference = resolve(model)
+    if (Path(model) / MANIFEST).is_file():
+        adapter = resolve(str(Path(model) / ADAPTER_FOLDER))
+        return [base_of(adapter), adapter, reference]
+    return [base_of(reference), reference] if reference.kind == "adapter" else [reference]
+
+
+def _with_retrieval(
+    config: EvaluateConfig, chunks: list[Chunk], asked: list[Question], reference: ModelReference
+) -> Contestant:
+    contestant = rag_contestant(config, chunks, asked, reference)
+    if not contestant.questions:
+        raise UsageError(
+            f"None of {len(asked)} question(s) can be looked up with --rag: name some that have answers "
+            "with --questions"
+        )
+    return contestant
 
 
 def _chunks(folder: Path) -> list[Chunk]:
@@ -63,4 +86,5 @@ def verify_bundle_fully(bundle: Path) -> list[str]:
         file.path for file in manifest.files if file.path.startswith("model-") and file.path.endswith(".gguf")
     ]
     questions = [question.question for question in general_questions()[:RECHECK_QUESTIONS]]
-    return recheck(bundle, manifest.base.name, files, questions, manifest.system)
+    base = manifest.base
+    return recheck(bundle, base.name, base.sha256, files, questions, manifest.system)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from factory import artifacts, hardware, store
 from factory.errors import ArtifactError, FactoryError, GateError, UsageError
+from factory.quiet import explain
 from factory.recipe import Recipe
 from factory.stages import chunk, curate, evaluate, export, ingest, merge, quantize, synthesize, train, verify
 
@@ -84,6 +85,7 @@ STEPS = (
         evaluate.evaluate,
         evaluate.CODE_VERSION,
         ("dataset", "chunks", "adapter", "gguf"),
+        base=True,
         uses=("base_name", "system"),
     ),
     Step(
@@ -133,8 +135,18 @@ class Run:
             return "to do"
         return "up to date" if artifacts.is_current(self.out / step.folder, key) else "to do"
 
+    def states(self) -> dict[str, str]:
+        """Return every stage's state; one that reads what is to be made anew is `to do`, too."""
+        anew: set[str] = set()
+        states = {}
+        for step in STEPS:
+            states[step.stage] = "to do" if anew.intersection(step.inputs) else self.status(step)
+            if states[step.stage] == "to do":
+                anew.add(step.folder)
+        return states
+
     def execute(self, only: str | None = None) -> Outcome:
-        """Run all stages that are not up to date, or just one; the first error ends the run.
+        """Run all stages that are not up to date, or just one; the first error, of any kind, ends the run.
 
         Finished stages keep their folders, so that the next run goes on from there.
 
@@ -158,8 +170,8 @@ class Run:
                 continue
             try:
                 results.append(self._execute(step))
-            except FactoryError as failure:
-                error = failure
+            except Exception as failure:  # one that nobody foresaw must leave a report as well
+                error = _explained(failure, step.stage)
                 results.append(StageResult(step.stage, "failed", 0.0, 0))
         if error is None and only in {None, "verify"}:
             error = self.failed_gates()
@@ -167,19 +179,13 @@ class Run:
 
     def failed_gates(self) -> GateError | None:
         """Return the error for quality gates that the last verification did not pass."""
+        from factory.bundle.manifest import describe_unmet, read_gates
+
         path = self.out / "checks" / "gates.json"
-        if not path.exists():
+        unmet = describe_unmet(read_gates(path)) if path.exists() else ""
+        if not unmet:
             return None
-        failed = [gate for gate in store.read_json(path) if not gate["passed"]]
-        if not failed:
-            return None
-        listed = "; ".join(
-            f"{gate['name']} of {gate['subject']} is {gate['value']}, limit {gate['limit']}"
-            for gate in failed
-        )
-        return GateError(
-            f"{len(failed)} quality gate(s) not met: {listed}. Files that failed are not in the bundle"
-        )
+        return GateError(f"{unmet}. Files that failed, and files made from them, are not in the bundle")
 
     def _execute(self, step: Step) -> StageResult:
         folder, config, inputs = self.out / step.folder, self._config(step), self._inputs(step)
@@ -196,6 +202,7 @@ class Run:
             inputs=inputs,
             make=lambda work: step.run(self._settings(step), work=work, **self._arguments(step)),
         )
+        hardware.release_memory()
         self._say(f"{step.stage:<11} {time.perf_counter() - started:6.1f} s  {_brief(record.counts)}")
         return StageResult(step.stage, "done", record.seconds, record.peak_memory_bytes)
 
@@ -242,6 +249,15 @@ class Run:
             arguments["previous"] = previous if previous.exists() else None
             arguments["workers"] = hardware.num_cores()
         return arguments
+
+
+def _explained(error: Exception, stage: str) -> FactoryError:
+    """Return an error that was not raised on purpose as one of ours, with itself as the cause."""
+    if isinstance(error, FactoryError):
+        return error
+    explained = FactoryError(explain(error, f"The {stage} stage"))
+    explained.__cause__ = error
+    return explained
 
 
 def _hash_input(path: Path, key: str) -> str:

@@ -1,6 +1,7 @@
 """The command line: instant help, exit codes, clean standard output, one line an error, interruption."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from factory.bundle import manifest
 from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
 from factory.errors import SynthesizeError
 from factory.stages.evaluate import Score
+from factory.stages.export import export
 
 COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe")
 
@@ -79,6 +81,7 @@ def bundle(tmp_path, monkeypatch):
     """A whole bundle without a real model, which is not asked anything either."""
     silent = SimpleNamespace(recheck=lambda *arguments: [])
     monkeypatch.setitem(sys.modules, "factory.weights.recheck", silent)
+    monkeypatch.setattr("factory.weights.base.open_base", lambda *names: SimpleNamespace(folder=tmp_path))
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "model-Q8_0.gguf").write_bytes(b"GGUF")
@@ -176,6 +179,76 @@ def test_exit_code_1_and_one_line_for_a_failed_stage(factory, recipe, monkeypatc
     assert states == ["done", "done", "failed", *["not run"] * (len(states) - 3)]
 
 
+def break_stage(stage, run):
+    return tuple(replace(step, run=run) if step.stage == stage else step for step in pipeline.STEPS)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("rows"), "error: unexpected KeyError: 'rows' (factory.pipeline:"),
+        (
+            MemoryError("no room"),
+            "error: The train stage ran out of memory (no room): close other programs, lower",
+        ),
+    ],
+)
+def test_exit_code_1_and_one_line_and_a_report_for_what_nobody_foresaw(
+    factory, recipe, monkeypatch, error, said
+):
+    def fail(config, **given):
+        raise error
+
+    monkeypatch.setattr(pipeline, "STEPS", break_stage("train", fail))
+    code, _, err = factory("run", recipe, "--out", "out")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(said)
+    assert "Traceback" not in err
+    failure = store.read_json(recipe.parent / "out" / "report.json")["failure"]
+    assert f"error: {failure}" == err.splitlines()[-1]
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    code, _, err = factory("run", recipe, "--out", "out")
+    assert code == 1
+    assert "Traceback (most recent call last)" in err
+    assert "raise error" in err
+    assert err.splitlines()[-1].startswith(said)
+
+
+def test_an_unexpected_error_outside_a_run_is_one_line_too(factory, monkeypatch):
+    from factory import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: {}["nothing"])
+    code, out, err = factory("doctor")
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("error: unexpected KeyError: 'nothing' (factory.cli:")
+    assert "please report this" in line
+
+
+@pytest.mark.parametrize("command", [["ask", "bundle", "Who?"], ["evaluate", "bundle"]])
+def test_a_manifest_that_lacks_a_key_is_named(factory, bundle, monkeypatch, command):
+    monkeypatch.chdir(bundle.parent)
+    contents = store.read_json(bundle / "manifest.json")
+    del contents["default_file"]
+    store.write_json(bundle / "manifest.json", contents)
+    code, out, err = factory(*command)
+    assert (code, out) == (1, "")
+    assert err == "error: bundle/manifest.json is damaged or of another version: export the bundle again\n"
+
+
+def test_the_log_goes_to_standard_error_as_plain_lines(factory, recipe, monkeypatch):
+    def quantize(config, *, work, **given):
+        logging.getLogger("factory.stages.quantize").info("model-Q8_0.gguf holds 3 Q8_0")
+        store.write_text(work / "rows.txt", "x")
+        return {}
+
+    monkeypatch.setattr(pipeline, "STEPS", break_stage("quantize", quantize))
+    code, out, err = factory("run", recipe, "--out", "out")
+    assert code == 0
+    assert "\n  model-Q8_0.gguf holds 3 Q8_0\n" in err
+    assert "holds" not in out
+
+
 def test_exit_code_1_and_one_line_for_what_the_disk_refuses(factory, recipe):
     (recipe.parent / "file").write_text("")
     code, _, err = factory("run", recipe, "--out", "file/out")
@@ -193,6 +266,47 @@ def test_exit_code_3_for_a_gate(factory, recipe, monkeypatch):
     )
     monkeypatch.setattr(pipeline, "STEPS", set_gates(recipe, passed=True))
     assert factory("run", recipe, "--out", "out2")[0] == 0
+
+
+def test_exit_code_3_and_the_gates_when_no_file_is_left_to_ship(factory, recipe, monkeypatch):
+    """The real export on fakes: it used to end the run with an error of its own that named no gate."""
+    gates = [
+        {
+            "name": "top5_difference",
+            "subject": "model.safetensors",
+            "value": 0.9,
+            "limit": 0.02,
+            "passed": False,
+        },
+        {"name": "kl_divergence", "subject": "model-Q8_0.gguf", "value": 0.0, "limit": 0.02, "passed": True},
+    ]
+
+    def quantize(config, *, work, **given):
+        store.write_json(work / "quantize.json", {"files": {"model-Q8_0.gguf": {}}, "skipped": {}})
+        return {}
+
+    def verify(config, *, work, **given):
+        store.write_json(work / "gates.json", gates)
+        store.write_json(work / "files.json", {"model.safetensors": False, "model-Q8_0.gguf": False})
+        return {}
+
+    def ship(config, **given):
+        return export(config, **given, base=recipe.parent, name="tiny", system="")
+
+    for stage, run in (("quantize", quantize), ("verify", verify), ("export", ship)):
+        monkeypatch.setattr(pipeline, "STEPS", break_stage(stage, run))
+    code, out, err = factory("run", recipe, "--out", "out")
+    assert code == 3
+    expected = (
+        "error: 1 quality gate(s) not met: top5_difference of model.safetensors is 0.9, limit 0.02. No model"
+    )
+    assert err.splitlines()[-1].startswith(expected)
+    assert out.lstrip().startswith("No: 1 of 2 quality gates failed")
+    report = store.read_json(recipe.parent / "out" / "report.json")
+    assert report["failure"] is None
+    assert report["stages"][-1]["status"] == "failed"
+    assert not (recipe.parent / "out" / "bundle").exists()
+    assert factory("export", recipe, "--out", "out")[0] == 3
 
 
 @pytest.mark.parametrize(

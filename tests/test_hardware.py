@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from factory import hardware
@@ -92,3 +93,15 @@ def test_the_watch_looks_by_itself_and_stops_when_the_block_fails(monkeypatch):
 
 def test_cpu_flags_are_words():
     assert all(flag and " " not in flag for flag in hardware.cpu_flags())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give memory back by themselves")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    process = psutil.Process()
+    blocks = [b"x" * 50_000 for _ in range(4000)]
+    last = blocks.pop()  # lies above the others, so that nothing is given back by itself
+    blocks.clear()
+    before = process.memory_info().rss
+    hardware.release_memory()
+    assert before - process.memory_info().rss > 100_000_000
+    assert last

@@ -1,8 +1,11 @@
 """The pipeline with small fakes for its stages: order, what is redone, failures, gates, a second run."""
 
+import inspect
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +91,17 @@ def test_the_real_stages_stand_in_the_order_of_the_flow():
     for number, step in enumerate(pipeline.STEPS):
         assert set(step.inputs) <= set(made[:number])
         assert step.code_version >= 1
+
+
+@pytest.mark.parametrize("step", pipeline.STEPS, ids=pipeline.STAGES)
+def test_every_stage_is_given_what_it_takes(step):
+    takes = {
+        name
+        for name, value in inspect.signature(step.run).parameters.items()
+        if value.kind == value.KEYWORD_ONLY
+    }
+    given = {*step.inputs, *step.uses, "work", *(["base"] if step.base else [])}
+    assert takes == given | ({"previous", "workers"} if step.stage == "ingest" else set())
 
 
 def test_all_stages_run_in_order_and_a_second_run_is_up_to_date(factory):
@@ -228,6 +242,63 @@ def test_a_failed_gate_is_an_error_with_both_numbers_after_all_stages_ran(factor
     assert isinstance(factory.run().error, GateError), "an up-to-date run must not hide a failed gate"
     assert isinstance(factory.run(only="verify").error, GateError)
     assert factory.run(only="ingest").error is None, "gates of an earlier run are not about this stage"
+
+
+def test_what_reads_a_stage_that_is_to_do_is_to_do_itself(factory):
+    run = Run(load_recipe(factory.folder / "recipe.yaml"), factory.folder / "out", print)
+    assert set(run.states().values()) == {"to do"}
+    factory.run()
+    assert set(run.states().values()) == {"up to date"}
+    changed = Run(load_recipe(factory.folder / "recipe.yaml", ["system=Be brief."]), run.out, print)
+    assert [name for name, state in changed.states().items() if state == "to do"] == [
+        "synthesize", "curate", "train", "verify",
+    ]  # fmt: skip
+
+
+def test_a_faithful_copy_of_a_faulty_file_ends_in_the_gate_of_the_faulty_one(tmp_path, monkeypatch):
+    """Real merge, quantize, verify and export of tiny files, where F16 and so Q8_0 lack the adapter."""
+    from types import SimpleNamespace
+
+    from factory.weights import gguf_files
+    from tests.tiny import make_tiny_adapter, make_tiny_base, make_tiny_dataset
+
+    base = make_tiny_base(tmp_path / "base")
+    adapter, dataset = (
+        make_tiny_adapter(base, tmp_path / "adapter", steps=120),
+        make_tiny_dataset(tmp_path / "data"),
+    )
+
+    def copy_of(source):
+        return lambda config, *, work, **given: shutil.copytree(source, work, dirs_exist_ok=True) and {}
+
+    def evaluate(config, *, work, **given):
+        store.write_json(work / "scores.json", [])
+        return {}
+
+    fakes = {"curate": copy_of(dataset), "train": copy_of(adapter), "evaluate": evaluate}
+    steps = [
+        replace(step, run=fakes.get(step.stage, step.run), inputs=() if step.stage in fakes else step.inputs)
+        for step in pipeline.STEPS[3:]
+    ]
+    monkeypatch.setattr(pipeline, "STEPS", tuple(steps))
+    monkeypatch.setattr(
+        gguf_files,
+        "write_merged_gguf",
+        lambda base, merged, path, name: shutil.copyfile(base / "base-F16.gguf", path),
+    )
+    (tmp_path / "recipe.yaml").write_text(
+        "name: tiny\ningest: {source: .}\nquantize: {types: [Q8_0], imatrix_tokens: 0, threads: 1}\n"
+        "verify: {threads: 1, prompts: 4, compared_tokens: 120, scored_tokens: 80, text_lines: 20, answer_tokens: 24}\n"
+    )
+    run = Run(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "out", print)
+    run._base = SimpleNamespace(name="tiny-instruct", sha256="0" * 64, folder=base)
+    outcome = run.execute()
+    assert statuses(outcome) == [*["done"] * 6, "failed"]
+    assert isinstance(outcome.error, GateError)
+    assert "top5_difference of model-F16.gguf is " in str(outcome.error)
+    assert "kl_divergence" not in str(outcome.error)
+    assert "there is no bundle" in str(outcome.error)
+    assert not (tmp_path / "out" / "bundle").exists()
 
 
 def test_two_runs_cannot_write_into_one_folder(factory):

@@ -1,12 +1,15 @@
 """Plans: verdicts, memory that grows with what needs it, and how much there is to train on."""
 
 import json
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from factory import plan, store
+from factory import artifacts, plan, store
+from factory.errors import BaseModelError
 from factory.pipeline import STEPS, Run
 from factory.recipe import load_recipe
 from factory.rows import Example, Message, write_rows
@@ -32,8 +35,9 @@ def base(tmp_path):
 
 @pytest.fixture
 def make_run(tmp_path, base, monkeypatch):
-    """Return a function that opens a run of a tiny recipe without loading a model or measuring the CPU."""
-    monkeypatch.setattr(plan, "probe_flops", lambda: 1e11)
+    """Return a function that opens a run of a tiny recipe without loading a model or measuring the machine."""
+    monkeypatch.setattr(plan, "probe_flops", lambda train=None: 1e11)
+    monkeypatch.setattr(plan, "probe_memory", lambda recipe: None)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("x" * 8000)
     (tmp_path / "tiny.yaml").write_text("name: tiny\ningest:\n  source: docs\n")
@@ -60,7 +64,7 @@ def test_a_bases_size_is_counted_from_its_shape(base):
 def test_predicted_memory_grows_with_rank_rows_and_their_length_and_shrinks_with_frozen_layers(base):
     shape = plan._shape(base)
     small = plan.predict_memory(shape, 8, 4, 128)
-    assert 1.2 * GIB < small < 3 * GIB
+    assert 1.2 * GIB < small - plan.LONG_RUN_BYTES < 3 * GIB
     assert plan.predict_memory(shape, 64, 4, 128) - small == pytest.approx(1.15 * 16 * 56 * 305_280)
     assert plan.predict_memory(shape, 8, 8, 128) > small
     assert plan.predict_memory(shape, 8, 4, 256) > small
@@ -96,6 +100,103 @@ def test_the_verdict_is_about_this_machine(make_run, monkeypatch, available, ver
     monkeypatch.setattr(plan.hardware, "available_memory_bytes", lambda: available)
     monkeypatch.setattr(plan.hardware, "free_disk_bytes", lambda path: 100 * GIB)
     assert plan.make_plan(make_run())["verdict"] == verdict
+
+
+def test_a_probed_step_decides_where_it_is_cheap(make_run, monkeypatch):
+    monkeypatch.setattr(plan.hardware, "available_memory_bytes", lambda: 64 * GIB)
+    monkeypatch.setattr(plan, "probe_memory", lambda recipe: 60 * GIB)
+    made = plan.make_plan(make_run())
+    assert made["memory_gib"]["probed"] == 60.0
+    assert made["memory_gib"]["predicted"] < 12
+    assert made["verdict"] == "tight"
+    assert "60.0 GiB in one step that was tried" in plan.describe(made)
+    monkeypatch.setattr(plan, "PROBED_PARAMETERS", 1e8)
+    assert plan.make_plan(make_run())["memory_gib"]["probed"] is None
+
+
+def test_what_surely_does_not_fit_and_what_is_trained_already_is_not_probed(make_run, monkeypatch):
+    monkeypatch.setattr(plan, "probe_memory", lambda recipe: pytest.fail("probed"))
+    monkeypatch.setattr(plan.hardware, "available_memory_bytes", lambda: GIB // 2)
+    assert plan.make_plan(make_run())["verdict"] == "does not fit"
+    monkeypatch.setattr(plan.hardware, "available_memory_bytes", lambda: 64 * GIB)
+    run = make_run()
+    monkeypatch.setattr(run, "states", lambda: {step.stage: "up to date" for step in STEPS})
+    made = plan.make_plan(run)
+    assert made["minutes"] == 0
+    assert {stage["seconds"] for stage in made["stages"]} == {0.0}
+    assert "nothing is to do" in plan.describe(made)
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory):
+    from tests.tiny import make_tiny_base
+
+    return make_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+def test_the_probe_takes_one_step_on_rows_as_long_as_they_may_be(tmp_path, tiny_base, monkeypatch):
+    from factory.weights import base
+
+    monkeypatch.setattr(
+        base, "open_base", lambda name: SimpleNamespace(name=name, sha256="0" * 64, folder=tiny_base)
+    )
+    (tmp_path / "tiny.yaml").write_text("name: tiny\nsystem: Be brief.\ningest: {source: .}\n")
+    changes = ["train.rank=2", "train.batch_size=3", "train.micro_batch=2", "train.max_tokens=60"]
+    recipe = load_recipe(tmp_path / "tiny.yaml", changes)
+    peak = plan.take_largest_step(recipe, tmp_path / "probe")
+    assert peak > 100 << 20
+    counts = artifacts.read_record(tmp_path / "probe" / "adapter").counts
+    assert (counts["rows"], counts["rows_left_out"], counts["steps"]) == (2, 0, 1)
+
+
+@pytest.mark.parametrize("system", ["", "Be brief and keep the code of the gate to yourself."])
+def test_the_largest_row_fills_the_limit_and_does_not_pass_it(tiny_base, system):
+    from factory.chat.template import encode_example
+    from factory.weights.conversations import load_tokenizer
+
+    messages = plan._largest_row(tiny_base, 128, system)
+    ids, labels = encode_example(load_tokenizer(tiny_base), messages)
+    assert 120 <= len(ids) <= 128
+    assert 20 <= sum(label >= 0 for label in labels) <= 40
+
+
+class Pool:
+    """Stands for a process pool: calls at once, and lets an error out as one does."""
+
+    def __init__(self, *arguments): ...
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments): ...
+
+    def submit(self, function, *arguments):
+        return SimpleNamespace(result=lambda: function(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "said"),
+    [
+        (BrokenProcessPool("killed"), plan.hardware.total_memory_bytes(), ""),
+        (BaseModelError("no such base"), None, "memory could not be probed: no such base"),
+    ],
+)
+def test_a_probe_that_is_killed_needs_all_memory_and_one_that_fails_says_why(
+    monkeypatch, caplog, error, expected, said
+):
+    def fail(recipe, out):
+        raise error
+
+    monkeypatch.setattr(plan, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(plan, "take_largest_step", fail)
+    assert plan.probe_memory(None) == expected
+    assert said in caplog.text
+
+
+def test_a_base_of_another_shape_is_named(tmp_path):
+    store.write_json(tmp_path / "config.json", {"n_embd": 768})
+    with pytest.raises(BaseModelError, match=r"has no 'hidden_size' in its config.json"):
+        plan._shape(tmp_path)
 
 
 def test_an_epoch_has_one_row_a_fact_or_passage(tmp_path, base):
@@ -138,8 +239,55 @@ def test_time_grows_with_epochs_and_shrinks_with_frozen_layers(make_run):
         return plan.make_plan(make_run(*overrides))["training"]["minutes"]
 
     assert minutes("train.epochs=10") == pytest.approx(2 * minutes("train.epochs=5"), rel=0.05)
-    assert minutes("train.epochs=10", "train.first_layer=0.67") < 0.5 * minutes("train.epochs=10")
+    frozen = ("train.epochs=10", "train.first_layer=0.67")
+    assert minutes(*frozen, "train.wordings=1") < 0.5 * minutes("train.epochs=10")
+    assert minutes(*frozen, "train.wordings=1") < minutes(*frozen, "train.wordings=10")
     assert minutes("train.first_layer=15") == minutes("train.first_layer=0.5")
+
+
+def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base, tmp_path):
+    recipe, shape = make_run().recipe, plan._shape(base)
+    small = plan.Workload(files=10, rows=100, tokens=36.0, questions=50)
+    large = plan.Workload(files=20, rows=200, tokens=36.0, questions=100)
+    fast, slower = plan.Speeds(1e11, 1e11), plan.Speeds(5e10, 5e10)
+    first, second = (plan.estimate_seconds(recipe, shape, work, fast) for work in (small, large))
+    assert list(first) == [step.stage for step in STEPS]
+    for stage in ("ingest", "chunk", "synthesize", "curate", "train"):
+        assert second[stage] == pytest.approx(2 * first[stage])
+    assert second["evaluate"] > first["evaluate"]
+    slow = plan.estimate_seconds(recipe, shape, small, slower)
+    for stage in ("train", "merge", "quantize", "verify", "evaluate", "export"):
+        assert slow[stage] == pytest.approx(2 * first[stage])
+
+
+def test_the_quickstart_is_estimated_as_it_was_measured(base):
+    recipe = load_recipe(Path("recipes/quickstart.yaml"))
+    work = plan.Workload(files=37, rows=814, tokens=32.4, questions=306)
+    seconds = plan.estimate_seconds(recipe, plan._shape(base), work, plan.Speeds(132e9, plan.MEASURED_FLOPS))
+    measured = {
+        "curate": 2.5,
+        "train": 727,
+        "merge": 1.9,
+        "quantize": 22,
+        "verify": 31,
+        "evaluate": 256,
+        "export": 1.3,
+    }
+    for stage, took in measured.items():
+        assert seconds[stage] == pytest.approx(took, rel=0.2), stage
+
+
+def test_a_stage_after_one_that_is_to_do_is_to_do(make_run, monkeypatch):
+    run = make_run()
+    monkeypatch.setattr(run, "status", lambda step: "to do" if step.stage == "curate" else "up to date")
+    made = {stage["name"]: stage for stage in plan.make_plan(run)["stages"]}
+    assert [name for name, stage in made.items() if stage["status"] == "up to date"] == [
+        "ingest",
+        "chunk",
+        "synthesize",
+    ]
+    assert made["chunk"]["seconds"] == 0
+    assert made["train"]["seconds"] > 0
 
 
 def test_the_text_of_a_plan_says_what_the_json_says(make_run):
@@ -148,9 +296,19 @@ def test_the_text_of_a_plan_says_what_the_json_says(make_run):
     assert text.startswith("tiny on tiny-base (")
     assert f"verdict   {made['verdict']}" in text
     assert f"{made['memory_gib']['predicted']} GiB needed" in text
-    assert text.count("to do") == len(STEPS)
+    assert text.count(" to do ") == len(STEPS)
+    assert f"about {made['minutes']} minutes for what is to do" in text
+    assert made["minutes"] == pytest.approx(sum(stage["seconds"] for stage in made["stages"]) / 60, abs=0.1)
 
 
 @pytest.mark.slow
 def test_the_probe_measures_a_plausible_speed():
     assert 1e8 < plan.probe_flops() < 1e14
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_step_of_the_embedded_base_is_probed_in_another_process(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("name: tiny\ningest: {source: .}\n")
+    changes = ["train.batch_size=2", "train.max_tokens=32", "train.first_layer=0.9"]
+    probed = plan.probe_memory(load_recipe(tmp_path / "tiny.yaml", changes))
+    assert GIB < probed < 4 * GIB

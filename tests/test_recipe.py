@@ -1,8 +1,11 @@
 """Recipes: every fault named at once, overrides, paths, the schema, and thousands of broken files."""
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -10,8 +13,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from factory.cli import main
 from factory.errors import RecipeError
 from factory.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe, recipe_schema
+from tests.outside import Outside
+
+ROOT = Path(__file__).parent.parent
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 SMALL = "name: tiny\ningest:\n  source: docs\n"
@@ -378,18 +385,54 @@ def check_mutants(tmp_path, seeds):
     return num_valid, len(messages)
 
 
-def test_500_broken_recipes_are_refused_or_valid(tmp_path):
-    valid, refused = check_mutants(tmp_path, range(500))
-    assert valid > 10
-    assert refused > 300
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_10_000_broken_recipes_are_refused_or_valid(tmp_path):
-    valid, refused = check_mutants(tmp_path, range(500, 10_500))
+def test_10_000_broken_recipes_are_refused_or_valid(tmp_path, monkeypatch):
+    outside = Outside(tmp_path / "outside", monkeypatch)
+    (tmp_path / "recipes").mkdir()
+    valid, refused = check_mutants(tmp_path / "recipes", range(10_000))
     assert valid > 200
     assert refused > 6000
+    assert outside.written() == []
+
+
+def check_answer(code, out, err):
+    """`recipe check` prints the recipe as JSON, or an error in one line and a line for each fault."""
+    if code == 0:
+        assert json.loads(out)["name"]
+        assert err == ""
+        return
+    assert (code, out) == (2, "")
+    first, *lines = err.removesuffix("\n").split("\n")
+    assert re.fullmatch(rf"error: Recipe '.*tiny\.yaml': {len(lines)} fault\(s\)", first), err
+    assert lines
+    assert all(re.match(r"  \S", line) for line in lines), err
+
+
+def test_the_command_explains_300_broken_recipes_without_a_traceback(tmp_path, monkeypatch, capsys):
+    outside = Outside(tmp_path / "outside", monkeypatch)
+    (tmp_path / "recipes").mkdir()
+    codes = []
+    for seed in range(300):
+        path = write(tmp_path / "recipes", mutate(random.Random(seed)))
+        monkeypatch.setattr(sys, "argv", ["factory", "recipe", "check", str(path)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        codes.append(stop.value.code)
+        check_answer(codes[-1], *capsys.readouterr())
+    assert (codes.count(0) > 5, codes.count(2) > 200) == (True, True)
+    assert outside.written() == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_command_in_a_process_of_its_own_explains_as_well(tmp_path, monkeypatch, seed):
+    outside = Outside(tmp_path / "outside", monkeypatch)
+    (tmp_path / "recipes").mkdir()
+    path = write(tmp_path / "recipes", mutate(random.Random(seed)))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "factory.cli", "recipe", "check", str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    check_answer(done.returncode, done.stdout, done.stderr)
+    assert outside.written() == []
 
 
 BOMBS = {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from factory.chat.template import render_template
+from factory.chat.template import encode_file_prompt
 from factory.rows import Message
 
 
@@ -25,7 +25,7 @@ class GgufBackend:
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
         """Return the assistant's next turn, decoded greedily."""
-        prompt = self._model.tokenize(render_template(self._model.chat_template or "", messages))
+        prompt = encode_file_prompt(self._model, messages)
         return self._model.detokenize(self._model.generate_greedy(prompt, max_tokens)).strip()
 
 

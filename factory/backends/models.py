@@ -1,13 +1,13 @@
 """Any MODEL of the command line, opened: adapter, merged folder, GGUF file, bundle, base. Never scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from factory import store
-from factory.chat.template import conversation, render_template
+from factory import artifacts, store
+from factory.chat.template import conversation, encode_file_prompt
 from factory.errors import UsageError
 
 ModelKind = Literal["base", "adapter", "merged", "gguf"]
@@ -34,13 +34,19 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class ModelReference:
-    """Where a model lies and what it is; `base` is the name of the base an adapter needs."""
+    """Where a model lies and what it is.
+
+    `base` names the base that an adapter needs, `base_sha256` identifies it and `base_folder` is where it lies
+    prepared, each as far as it is known. `system` is the text the model was trained with.
+    """
 
     kind: ModelKind
     name: str
     path: Path | None
     base: str | None = None
     system: str = ""
+    base_sha256: str | None = None
+    base_folder: Path | None = None
 
 
 def resolve(model: str) -> ModelReference:
@@ -51,7 +57,7 @@ def resolve(model: str) -> ModelReference:
     """
     path = Path(model)
     if path.is_file() and path.suffix == ".gguf":
-        return ModelReference("gguf", path.name, path, system=_system_beside(path))
+        return ModelReference("gguf", path.name, path, system=_origin(path)[0])
     if (path / "manifest.json").is_file():
         manifest = store.read_json(path / "manifest.json")
         return ModelReference(
@@ -59,9 +65,9 @@ def resolve(model: str) -> ModelReference:
         )
     if (path / "adapter_config.json").is_file():
         base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
-        return ModelReference("adapter", path.name, path, base, _system_beside(path))
+        return ModelReference("adapter", path.name, path, base, *_origin(path))
     if (path / "config.json").is_file():
-        return ModelReference("merged", path.name, path)
+        return ModelReference("merged", path.name, path, system=_origin(path)[0])
     if path.exists():
         raise UsageError(
             f"{model!r} is not a model: name an adapter or merged folder, a .gguf file, a bundle or a base"
@@ -80,10 +86,41 @@ def _reads_as_path(model: str) -> bool:
     return inside or model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
 
 
-def _system_beside(path: Path) -> str:
-    """Return the system text of the bundle a file lies in, if it lies in one."""
+def _origin(path: Path) -> tuple[str, str | None]:
+    """Return the system text a model was trained with and its base's identity, as its bundle or its run says."""
     manifest = path.parent / "manifest.json"
-    return str(store.read_json(manifest)["system"]) if manifest.is_file() else ""
+    if manifest.is_file():
+        made = store.read_json(manifest)
+        return str(made["system"]), made.get("base", {}).get("sha256")
+    place = path.resolve()
+    for folder in (place, place.parent / "adapter", place.parent.parent / "adapter"):
+        if (folder / "adapter_config.json").is_file() and (folder / artifacts.RECORD).is_file():
+            record = artifacts.read_record(folder)
+            return str(record.config.get("system", "")), record.inputs.get("base")
+    return "", None
+
+
+def base_of(adapter: ModelReference) -> ModelReference:
+    """Return the untrained base of an adapter, to be asked with the adapter's system text."""
+    return replace(adapter, kind="base", name=str(adapter.base), path=None)
+
+
+def prepare(reference: ModelReference) -> ModelReference:
+    """Return a reference whose base is prepared and whose file looks whole, so that faults show before it is asked.
+
+    Raises:
+        BaseModelError: its base cannot be found or read, or its file is damaged.
+    """
+    if reference.kind == "gguf" and reference.path:
+        from factory.weights.gguf_header import check_gguf_header
+
+        check_gguf_header(reference.path)
+    if reference.base and reference.base_folder is None:
+        from factory.weights.base import open_base
+
+        made = open_base(reference.base, reference.base_sha256)
+        return replace(reference, base_folder=made.folder)
+    return reference
 
 
 def open_model(reference: ModelReference, system: str | None = None) -> Answerer:
@@ -105,9 +142,8 @@ class GgufAnswerer:
 
     def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
         """Return the greedy answer to each question, in order."""
-        template = self._model.chat_template or ""
         prompts = [
-            self._model.tokenize(render_template(template, conversation(question, system=self._system)))
+            encode_file_prompt(self._model, conversation(question, system=self._system))
             for question in questions
         ]
         return [
@@ -131,14 +167,11 @@ class TorchAnswerer:
     def __init__(self, reference: ModelReference, system: str) -> None:
         """Load weights and tokenizer."""
         from factory.lora import attach
-        from factory.weights.base import open_base
 
         device = attach.pick_device()
         dtype = attach.pick_dtype("auto" if device == "cuda" else "float32", device)
-        if reference.kind == "merged" and reference.path:
-            folder = reference.path
-        else:
-            folder = open_base(str(reference.base)).folder
+        folder = reference.path if reference.kind == "merged" else prepare(reference).base_folder
+        assert folder is not None, "a merged model has a path and a prepared reference a base folder"
         self._tokenizer = attach.load_tokenizer(folder)
         model = attach.load_model(folder, dtype, device)
         if reference.kind == "adapter" and reference.path:

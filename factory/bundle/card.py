@@ -14,7 +14,7 @@ TIMES = "\u00d7"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 QUESTION_SETS = {
     "user": "the user's own questions",
-    "unseen_phrasing": "trained facts, asked in other words",
+    "unseen_phrasing": "trained facts, in a form of question kept out of training",
     "unseen_fact": "facts kept out of training (right = abstains)",
     "general": "general knowledge (what was forgotten)",
 }

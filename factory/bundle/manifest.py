@@ -4,14 +4,15 @@
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from factory import store
 from factory.artifacts import RECORD
-from factory.errors import ExportError
+from factory.errors import ArtifactError, ExportError
 
 MANIFEST, SUMS, MODELFILE = "manifest.json", "SHA256SUMS", "Modelfile"
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -103,6 +104,27 @@ class Manifest(Frozen):
     scores: tuple[Score, ...]
 
 
+def read_gates(path: Path) -> list[Gate]:
+    """Return the gates that a verification wrote.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    try:
+        return TypeAdapter(list[Gate]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"{str(path)!r} is missing or damaged: delete its folder and run verify"
+        ) from error
+
+
+def describe_unmet(gates: Iterable[Gate]) -> str:
+    """Return the gates that were not met, each with both numbers, or nothing when all were."""
+    unmet = [gate for gate in gates if not gate.passed]
+    listed = "; ".join(f"{gate.name} of {gate.subject} is {gate.value}, limit {gate.limit}" for gate in unmet)
+    return f"{len(unmet)} quality gate(s) not met: {listed}" if unmet else ""
+
+
 def list_files(folder: Path, known: tuple[BundleFile, ...] = ()) -> tuple[BundleFile, ...]:
     """Return every file of a bundle but manifest, checksums and record; `known` ones are not hashed again."""
     hashed = {file.path: file for file in known}
@@ -111,6 +133,14 @@ def list_files(folder: Path, known: tuple[BundleFile, ...] = ()) -> tuple[Bundle
         hashed.get(name) or BundleFile(path=name, bytes=path.stat().st_size, sha256=store.hash_file(path))
         for name, path in names.items()
         if name not in {MANIFEST, SUMS, RECORD}
+    )
+
+
+def all_files(folder: Path, manifest: Manifest) -> tuple[BundleFile, ...]:
+    """Return the files of a whole bundle: those of its manifest, the manifest itself and the checksums."""
+    own = (folder / MANIFEST, folder / SUMS)
+    return manifest.files + tuple(
+        BundleFile(path=path.name, bytes=path.stat().st_size, sha256=store.hash_file(path)) for path in own
     )
 
 

@@ -22,8 +22,8 @@ def modelfile(manifest: Manifest, template: TurnTemplate) -> str:
         lines.append(
             "# The training template also cuts white space off the ends of messages; Ollama does not."
         )
-    if manifest.system:
-        lines.append(f"SYSTEM {_quoted('system text of the recipe', manifest.system)}")
+    # An empty one is read and adds no turn (ollama's parser/parser_test.go, server/create.go).
+    lines.append(f"SYSTEM {_quoted('system text of the recipe', manifest.system)}")
     lines += [f'PARAMETER stop "{stop}"' for stop in sampling.stop]
     # num_predict is endless by default; a repeat penalty would punish answers that quote the question.
     lines += [

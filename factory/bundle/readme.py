@@ -4,6 +4,9 @@ import shlex
 
 from factory.bundle.manifest import Manifest
 
+# `store.cache_folder`, as a shell says it.
+CACHE = "${ADAPTER_FACTORY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/adapter-factory}"
+
 
 def readme(manifest: Manifest) -> str:
     """Return the README: which file is which, and the exact command for every runtime."""
@@ -18,10 +21,12 @@ def readme(manifest: Manifest) -> str:
     has_adapter = any(entry.path == "adapter.gguf" for entry in manifest.files)
     sections = [
         f"# {name}: bundle",
-        "Run the commands in this folder.",
+        "Run the commands in this folder, those of this project with its environment active.",
         files,
         "## This project",
-        _code("factory ask . 'your question'\nfactory verify .\nfactory serve ."),
+        _code("factory ask . 'your question'\nfactory verify ."),
+        "To chat in a browser, run this in the project's folder, with the path of this one:",
+        _code("python app.py --bundle path/to/this/folder"),
         "## Ollama",
         _code(f"ollama create {name} -f Modelfile\nollama run {name} 'your question'"),
         "## llama.cpp",
@@ -29,10 +34,10 @@ def readme(manifest: Manifest) -> str:
             f"llama-cli -m {file} {limits}{system}\nllama-server -m {file} {limits} --host 127.0.0.1 --port 8080"
         ),
         *_server_note(manifest.system),
-        *_adapter_note(has_adapter, manifest, limits),
+        *_adapter_note(has_adapter, manifest, f"{limits}{system}"),
         "## LM Studio",
-        _code(f"lms import {file}"),
-        "LM Studio reads the prompt template from the file; `lms import --help` says how to copy instead of move it."
+        _code(f"lms import --copy {file}"),
+        "LM Studio reads the prompt template from the file."
         + (" Paste the system text above into the chat's system prompt." if manifest.system else ""),
         "## Check the files",
         _code("sha256sum -c SHA256SUMS"),
@@ -68,12 +73,13 @@ def _quote(text: str) -> str:
     return text.replace("\n", "\n> ")
 
 
-def _adapter_note(has_adapter: bool, manifest: Manifest, limits: str) -> list[str]:
+def _adapter_note(has_adapter: bool, manifest: Manifest, options: str) -> list[str]:
     if not has_adapter:
         return []
     base = manifest.base
+    place = shlex.quote(f"bases/{base.name}-{base.sha256[:12]}/base-F16.gguf")
     return [
-        f"The adapter alone, on an F16 GGUF file of the base `{base.name}` (identity `{base.sha256[:12]}`; another "
-        "base loads as well and answers nonsense):",
-        _code(f"llama-cli -m base-F16.gguf --lora adapter.gguf {limits}"),
+        f"The adapter alone runs on the F16 file of its base `{base.name}`, which this project keeps in its cache and "
+        "`factory verify .` puts there. Another base loads as well and answers nonsense:",
+        _code(f'llama-cli -m "{CACHE}"/{place} --lora adapter.gguf {options}'),
     ]

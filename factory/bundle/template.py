@@ -5,16 +5,14 @@ rendering probes, checks on conversations of every shape that marks and template
 template for which they do not.
 """
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from factory.errors import ExportError
+from factory.chat.template import compile_template
+from factory.errors import BaseModelError, ExportError
 
 Turn = Mapping[str, str]
 MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|\[/?INST\]")
@@ -116,44 +114,31 @@ class TurnTemplate:
 
 
 def jinja_renderer(source: str, **specials: str) -> Callable[..., str]:
-    """Return a function of turns and `add_generation_prompt` that renders a chat template as transformers does.
+    """Return a function of turns and `add_generation_prompt` that renders a chat template.
 
     Args:
-        source: the Jinja text; it runs in a sandbox, because it may come with a downloaded file.
+        source: the Jinja text.
         specials: values of `bos_token`, `eos_token` and their like.
 
     Raises:
         ExportError: the text is not a Jinja template (at once), or cannot render a conversation (when called).
     """
-
-    def refuse(message: str) -> str:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    environment.globals["raise_exception"] = refuse
-    try:
-        template = environment.from_string(source)
-    except TemplateError as error:
-        raise ExportError(f"The chat template is not valid Jinja: {error}; use another base") from error
+    with _as_export_error():
+        compiled = compile_template(source)
 
     def render(turns: Sequence[Turn], add_generation_prompt: bool = True) -> str:
-        try:
-            return template.render(
-                messages=turns,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                **specials,
-            )
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise ExportError(
-                f"The chat template cannot render {len(turns)} turn(s): {error}; use another base"
-            ) from error
+        with _as_export_error():
+            return compiled(turns, add_generation_prompt=add_generation_prompt, **specials)
 
     return render
+
+
+@contextmanager
+def _as_export_error() -> Iterator[None]:
+    try:
+        yield
+    except BaseModelError as error:
+        raise ExportError(str(error)) from error
 
 
 def derive(source: str, bos_token: str = "") -> TurnTemplate:

@@ -1,9 +1,10 @@
 """The one chat template: how messages become prompt text, the same in data, training, evaluation and serving.
 
-Knows a tokenizer's template and its end-of-turn token; not what any message says.
+Knows a tokenizer's or a file's template and its opening and end-of-turn tokens; not what any message says.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -31,24 +32,63 @@ def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
     return str(text)
 
 
-def render_template(template: str, messages: Sequence[Message]) -> str:
-    """Return the prompt text of a conversation under a template's source, in a sandbox.
+def compile_template(source: str) -> Callable[..., str]:
+    """Return a function of turns and the template's variables that renders a chat template as transformers does.
 
-    For files that carry a template and no tokenizer; begin- and end-of-text tokens are left to the runtime.
+    Args:
+        source: the Jinja text; it runs in a sandbox, because it may come with a downloaded file.
+
+    Raises:
+        BaseModelError: the text is not a Jinja template (at once), or cannot render a conversation (when called).
+    """
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    environment.globals["raise_exception"] = _refuse
+    try:
+        template = environment.from_string(source)
+    except TemplateError as error:
+        raise BaseModelError(f"The chat template is not valid Jinja: {error}; use another base") from error
+
+    def render_turns(
+        turns: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, **variables: str
+    ) -> str:
+        known = {"messages": turns, "add_generation_prompt": add_generation_prompt}
+        try:
+            return template.render(**known, tools=None, documents=None, **variables)
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise BaseModelError(
+                f"The chat template cannot render {len(turns)} turn(s): {error}; use another base"
+            ) from error
+
+    return render_turns
+
+
+def _refuse(message: str) -> str:
+    raise TemplateError(message)
+
+
+def render_template(template: str, messages: Sequence[Message], bos_token: str = "") -> str:
+    """Return the prompt text of a conversation under the template of a file that carries no tokenizer.
 
     Raises:
         BaseModelError: the template does not render these messages.
     """
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        return environment.from_string(template).render(
-            messages=turns, add_generation_prompt=True, bos_token="", eos_token="", tools=None
-        )
-    except TemplateError as error:
-        raise BaseModelError(
-            f"The file's chat template cannot be rendered: {error}; use an instruct model"
-        ) from error
+    return compile_template(template)(turns, bos_token=bos_token, eos_token="")
+
+
+def encode_file_prompt(model: Any, messages: Sequence[Message]) -> list[int]:
+    """Return the prompt ids of a conversation for an open GGUF file, those that its base's tokenizer gives.
+
+    A template that writes the opening token gets the file's own; none is added to one that does not.
+
+    Raises:
+        BaseModelError: the file's template does not render these messages.
+    """
+    bos_token = "" if model.bos_id is None else model.detokenize([model.bos_id], special=True)
+    return list(model.tokenize(render_template(model.chat_template or "", messages, bos_token)))
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

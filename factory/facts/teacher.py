@@ -1,4 +1,7 @@
-"""More wordings of questions from a teacher model: asked for, checked, remembered. It gives no answers."""
+"""More wordings of questions from a teacher model: asked for, checked, remembered. It gives no answers.
+
+Secrets and personal numbers are masked before a teacher sees a text, since it may be an endpoint elsewhere.
+"""
 
 import json
 import re
@@ -6,12 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from factory import store
 from factory.facts.extract import Draft
 from factory.facts.phrasing import TEST_FORMS, Ask
 from factory.rows import Message
 from factory.text import normalize
+from factory.text.neutralize import neutralize
+from factory.text.redact import DEFAULT_POLICIES, redact
 
 NUM_REWORDINGS = 3
+SEPARATOR = "\n\n\u241e\n\n"  # the sign for a record separator: no document means it
 MAX_TOKENS = 200
 # Links, markup and words to a model: no question about a fact needs them, an injected one does.
 FOREIGN = re.compile(
@@ -61,9 +68,14 @@ def _ask(draft: Draft, teacher: Teacher, count: int) -> list[str]:
     trained = [ask.question for ask in draft.asks if ask.form not in TEST_FORMS]
     if not trained:
         return []
-    prompt = PROMPT.format(
-        count=count, evidence=draft.fact.evidence.text, answer=draft.fact.answer, question=trained[0]
+    texts = [draft.fact.evidence.text, draft.fact.answer, trained[0]]
+    shown = redact(
+        SEPARATOR.join(neutralize(text, ()) for text in texts), DEFAULT_POLICIES, store.private_key()
     )
+    evidence, answer, question = shown.text.split(SEPARATOR)
+    if answer != texts[1]:
+        return []  # a secret is no answer, and no teacher's business
+    prompt = PROMPT.format(count=count, evidence=evidence, answer=answer, question=question)
     reply = teacher.chat([Message(role="user", content=prompt)], max_tokens=MAX_TOKENS)
     lines = (re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", line).strip() for line in reply.splitlines())
     known = {normalize.normalize(ask.question) for ask in draft.asks}

@@ -77,7 +77,13 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
         raise BaseModelError(
             f"The model in {folder.name!r} cannot be loaded: {first}; delete it and run again"
         ) from error
+    model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
     return _without_packing(model) if quantization == "nf4" else model.to(device)
+
+
+def _make_contiguous(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Lay the last hidden states close together: torch would copy a frozen output layer for every row of a slice."""
+    return (inputs[0].contiguous(),)
 
 
 def _without_packing(model: Any) -> Any:

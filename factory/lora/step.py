@@ -9,6 +9,7 @@ import torch
 from factory.lora.batches import IGNORED, Batch
 from factory.lora.split import SplitModel
 
+PROMPT_TOKENS = 8192  # read at once; passages of retrieval would otherwise take gigabytes
 LOSS_CHUNK = 256  # tokens; 50 MB of logits at a vocabulary of 49,152
 
 
@@ -65,6 +66,19 @@ def answer_loss(last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.T
     return total
 
 
+def _like_lengths(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Yield the prompts' numbers in batches of like length, none of more than `PROMPT_TOKENS` unless it is one."""
+    batch: list[int] = []
+    for number in sorted(range(len(prompts)), key=lambda number: len(prompts[number])):
+        full = len(batch) == batch_size or (len(batch) + 1) * len(prompts[number]) > PROMPT_TOKENS
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
 @torch.inference_mode()
 def greedy(
     model: Any,
@@ -77,10 +91,8 @@ def greedy(
     batch_size: int,
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt, as ids without the stop token, in the order given."""
-    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
+    for numbers in _like_lengths(prompts, batch_size):
         width = max(len(prompts[number]) for number in numbers)
         ids = torch.full((len(numbers), width), pad_id)
         mask = torch.zeros((len(numbers), width), dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Worker processes that can be killed: hand out files, keep the clock, replace the dead. Parse nothing."""
+"""Worker processes that can be killed: hand out files, watch clock and memory, replace the dead. Parse nothing."""
 
 import contextlib
 import json
@@ -15,6 +15,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from factory.errors import IngestError
 from factory.readers.contract import Limits
 from factory.readers.offline import ENVIRONMENT
@@ -26,6 +28,9 @@ FILES_PER_WORKER = 400
 START_TIMEOUT_S = 600
 # A dying process closes its pipe before its exit code can be read.
 DEATH_S = 2.0
+# How often a busy worker's memory is looked at. On Linux the kernel refuses what is over the limit before that.
+WATCH_S = 0.2
+OUT_OF_MEMORY = "The file needs more memory than `memory_gib` allows: split it or raise it."
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class _Worker:
         self.files = 0
         self.ready = False
         self.deadline = time.monotonic() + START_TIMEOUT_S
+        self._memory_bytes = settings.memory_bytes
+        self._next_look = 0.0
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), *sys.path]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", settings.entry, str(theirs.fileno())],
@@ -92,7 +99,16 @@ class _Worker:
         self.job = job
         self.files += 1
         self.deadline = time.monotonic() + timeout_s
+        self._next_look = time.monotonic() + WATCH_S
         self._send({"path": job.path, "file_hex": os.fsencode(job.file).hex()})
+
+    def exceeds_memory(self) -> bool:
+        """Tell, looking now and then, whether the process and its children hold more than they may."""
+        now = time.monotonic()
+        if self.job is None or now < self._next_look:
+            return False
+        self._next_look = now + WATCH_S
+        return _resident_bytes(self.process.pid) > self._memory_bytes
 
     def stop(self, grace_s: float = 0) -> int:
         """Kill the process and its children unless it ends by itself; return its exit code."""
@@ -106,6 +122,17 @@ class _Worker:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):
             self.pipe.send_bytes(json.dumps(message).encode())
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process and all its children; what has ended holds none."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                total += member.memory_info().rss
+    return total
 
 
 def parse_files(jobs: list[Job], settings: PoolSettings) -> Generator[Answer, None, None]:
@@ -142,17 +169,22 @@ def _hand_out(workers: list[_Worker], waiting: list[Job], settings: PoolSettings
 
 
 def _wait(workers: list[_Worker]) -> list[_Worker]:
-    """Return the workers that have something to say or whose time is up."""
+    """Return the workers that have something to say, or whose time or memory is used up."""
     by_pipe = {worker.pipe: worker for worker in workers if worker.job or not worker.ready}
     next_deadline = min((worker.deadline for worker in by_pipe.values()), default=0.0)
-    speaking = wait(list(by_pipe), timeout=max(0.0, next_deadline - time.monotonic()))
+    speaking = wait(list(by_pipe), timeout=max(0.0, min(next_deadline - time.monotonic(), WATCH_S)))
     now = time.monotonic()
-    return [worker for pipe, worker in by_pipe.items() if pipe in speaking or worker.deadline <= now]
+    return [
+        worker
+        for pipe, worker in by_pipe.items()
+        if pipe in speaking or worker.deadline <= now or worker.exceeds_memory()
+    ]
 
 
 def _collect(worker: _Worker, settings: PoolSettings) -> Iterator[Answer]:
     if not worker.pipe.poll():
-        yield from _bury(worker, "timeout", settings)
+        late = worker.deadline <= time.monotonic()
+        yield from _bury(worker, "timeout" if late else "out_of_memory", settings)
         return
     try:
         message = json.loads(worker.pipe.recv_bytes())
@@ -174,9 +206,9 @@ def _collect(worker: _Worker, settings: PoolSettings) -> Iterator[Answer]:
 
 
 def _bury(worker: _Worker, reason: ReasonCode, settings: PoolSettings) -> Iterator[Answer]:
-    """End a worker that hangs or died and answer for the file it had."""
+    """End a worker that hangs, takes too much or died, and answer for the file it had."""
     job = worker.job
-    code = worker.stop(grace_s=0 if reason == "timeout" else DEATH_S)
+    code = worker.stop(grace_s=DEATH_S if reason == "crashed" else 0)
     if job is None:
         raise IngestError(
             f"A reader process ended before it could start (exit code {code}): run `factory doctor`."
@@ -186,6 +218,8 @@ def _bury(worker: _Worker, reason: ReasonCode, settings: PoolSettings) -> Iterat
             "timeout",
             f"Not read within {settings.timeout_s:g} s: split the file or raise `timeout_s`.",
         )
+    elif reason == "out_of_memory":
+        detail = OUT_OF_MEMORY
     else:
         detail = f"The parser died on it (exit code {code}): open the file and save it again, or convert it."
     yield Answer(

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from factory.readers.contract import Limits, ReadError
 from factory.readers.offline import prepare_process
+from factory.readers.pool import OUT_OF_MEMORY
 from factory.readers.registry import load_reader
 from factory.readers.source import read_source
 from factory.rows import Quarantined, Row
@@ -31,13 +33,16 @@ def main(descriptor: int) -> None:
         return
     pipe.send_bytes(_pack({"ready": True}))
     limits = Limits(**settings["limits"])
-    while True:
-        try:
+    try:
+        while True:
             request = json.loads(pipe.recv_bytes())
-        except (EOFError, ConnectionError):
-            return
-        _limit_cpu(settings["timeout_s"])
-        pipe.send_bytes(_pack(_answer(request, limits)))
+            _limit_cpu(settings["timeout_s"])
+            pipe.send_bytes(_pack(_answer(request, limits)))
+    except (
+        EOFError,
+        ConnectionError,
+    ):  # the run was killed: a pool that ends by itself kills its workers first
+        shutil.rmtree(settings["folder"], ignore_errors=True)
 
 
 def _prepare(settings: dict[str, Any]) -> None:
@@ -72,9 +77,7 @@ def _answer(request: dict[str, str], limits: Limits) -> dict[str, Any]:
             "unreadable", f"The file cannot be read ({error.strerror}): check its permissions."
         )
     except MemoryError:
-        refusal = ReadError(
-            "out_of_memory", "The file needs more memory than `memory_gib` allows: split it or raise it."
-        )
+        refusal = ReadError("out_of_memory", OUT_OF_MEMORY)
     row = Quarantined(path=path, reason=refusal.reason, detail=refusal.detail)
     return {
         "sha256": sha256,

@@ -7,7 +7,8 @@ beside an empty cell and 15 % into 0.15. Knows nothing of other formats.
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import openpyxl
@@ -21,11 +22,13 @@ from factory.readers.office import read_core
 # openpyxl needs about 50 bytes of memory a byte of sheet XML.
 MAX_SHEET_BYTES = 64 << 20
 UNCALCULATED = re.compile(rb"<f[ >][^<]*(?:</f>)?\s*(?:<v\s*/>|<v></v>|</c>)")
+MAX_COLUMNS = 16_384  # of Excel; a damaged file may state any number
+UNSEEN_FORMAT = ";;;"  # Excel's way to show nothing, whatever the value
 Grid = dict[int, dict[int, str]]
 
 
 def read_xlsx(data: bytes, name: str, limits: Limits) -> Parsed:
-    """Return a workbook's visible sheets: a heading each, then tables and lone texts in reading order."""
+    """Return what a workbook shows: a heading for each sheet, then tables and lone texts in reading order."""
     check_office(data, limits)
     num_uncalculated = _look_at_sheets(data)
     book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, keep_links=False)
@@ -58,18 +61,54 @@ def _look_at_sheets(data: bytes) -> int:
 
 
 def _read_grid(sheet: Any) -> Grid:
-    """Return the texts of a sheet's cells by row and column; cells merged downwards repeat their text."""
+    """Return the texts of a sheet's visible cells by row and column, as if the hidden ones were not there.
+
+    Cells merged downwards repeat their text.
+    """
     grid: Grid = {}
     for (row, column), cell in sheet._cells.items():
         text = " ".join(format_value(cell.value, cell.number_format).split())
-        if text and not sheet.row_dimensions[row].hidden:
+        if text and cell.number_format != UNSEEN_FORMAT:
             grid.setdefault(row, {})[column] = text
+    rows, columns = _hidden_rows(sheet), _hidden_columns(sheet)
+    _fill_merged(sheet, grid, columns)
+    row_places = _places(grid, rows)
+    column_places = _places({column for cells in grid.values() for column in cells}, columns)
+    shown = {
+        place: {column_places[column]: text for column, text in grid[row].items() if column in column_places}
+        for row, place in row_places.items()
+    }
+    return {row: cells for row, cells in shown.items() if cells}
+
+
+def _fill_merged(sheet: Any, grid: Grid, hidden: set[int]) -> None:
+    """Write the text of merged cells into the first visible column of each of their rows."""
+    last = max(grid, default=0)
     for merged in sheet.merged_cells.ranges:
         text = grid.get(merged.min_row, {}).get(merged.min_col, "")
-        for row in range(merged.min_row + 1, min(merged.max_row, sheet.max_row) + 1):
-            if text and row in grid:
-                grid[row][merged.min_col] = text
-    return grid
+        shown = next((c for c in range(merged.min_col, merged.max_col + 1) if c not in hidden), None)
+        for row in range(merged.min_row, min(merged.max_row, last) + 1):
+            if text and shown and row in grid:
+                grid[row][shown] = text
+
+
+def _places(numbers: Iterable[int], hidden: set[int]) -> dict[int, int]:
+    """Return where each visible row or column stands when the hidden ones before it do not count."""
+    order = sorted(hidden)
+    return {number: number - bisect(order, number) for number in numbers if number not in hidden}
+
+
+def _hidden_rows(sheet: Any) -> set[int]:
+    return {row for row, look in sheet.row_dimensions.items() if look.hidden or look.ht == 0}
+
+
+def _hidden_columns(sheet: Any) -> set[int]:
+    """Return the numbers of hidden columns; a file states them as ranges."""
+    hidden = [look for look in sheet.column_dimensions.values() if look.hidden or look.width == 0]
+    for look in hidden:
+        look.reindex()
+    ranges = (range(max(look.min, 1), min(look.max, MAX_COLUMNS) + 1) for look in hidden)
+    return {column for numbers in ranges for column in numbers}
 
 
 def _islands(grid: Grid) -> Iterator[list[list[str]]]:

@@ -1,10 +1,11 @@
 """Gathers what a run left behind into `report.json` and `report.html`. Reads artefacts; measures nothing itself.
 
-A failed run gets a report, too: what is not there is left empty, and what cannot be read is listed as a problem.
+A failed run gets a report, too: what its stages did not get to is left empty, even if an earlier run left it there,
+and what cannot be read is listed as a problem.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from factory import hardware, store
 from factory.artifacts import RECORD, read_record
-from factory.bundle.manifest import MANIFEST, BundleFile, Gate, Manifest, Score, read_manifest
+from factory.bundle.manifest import MANIFEST, BundleFile, Gate, Score, all_files, read_manifest
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
     DocumentScore,
@@ -27,7 +28,20 @@ from factory.report.model import (
 from factory.report.page import render_page
 from factory.report.verdict import Answer, main_set, pick, read_answers, verdict
 
-FOLDERS = ("corpus", "chunks", "examples", "dataset", "adapter", "merged", "gguf", "checks", "evaluation")
+# Which folder a stage writes, as in the pipeline, which a report knows nothing of.
+FOLDERS = {
+    "ingest": "corpus",
+    "chunk": "chunks",
+    "synthesize": "examples",
+    "curate": "dataset",
+    "train": "adapter",
+    "merge": "merged",
+    "quantize": "gguf",
+    "verify": "checks",
+    "evaluate": "evaluation",
+    "export": "bundle",
+}
+CURRENT = {"done", "up to date"}
 MAX_LOSS_POINTS = 500
 SAMPLES_EACH = 10
 T = TypeVar("T")
@@ -41,7 +55,8 @@ def write_report(
     Args:
         out: the output folder with whatever artefacts are in it.
         recipe_name: the recipe's name.
-        stages: a row a stage: name, status, seconds, peak_memory_bytes.
+        stages: a row a stage: name, status, seconds, peak_memory_bytes. Artefacts of stages that are neither done
+            nor up to date are left out: they belong to an earlier run.
         failure: why the run stopped, or None when it did not.
     """
     report = gather(out, recipe_name=recipe_name, stages=stages, failure=failure)
@@ -53,8 +68,9 @@ def write_report(
 
 
 def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], failure: str | None) -> Report:
-    """Return the report of a run from what its output folder holds."""
-    found = _Artefacts(out)
+    """Return the report of a run from what its stages left in its output folder."""
+    states = {row["name"]: row["status"] for row in stages}
+    found = _Artefacts(out, {folder for stage, folder in FOLDERS.items() if states.get(stage) in CURRENT})
     scores = found.rows("evaluation/scores.json", Score)
     gates = found.rows("checks/gates.json", Gate)
     no_answers: list[Answer] = []
@@ -64,7 +80,8 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
     bundle = found.attempt(f"bundle/{MANIFEST}", lambda path: read_manifest(path.parent), None)
     records = {
         name: found.attempt(f"{name}/{RECORD}", lambda path: read_record(path.parent), None)
-        for name in FOLDERS
+        for name in FOLDERS.values()
+        if name != "bundle"
     }
     known = {name: record for name, record in records.items() if record}
     return Report(
@@ -77,7 +94,7 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
         gates=tuple(gates),
         stages=tuple(StageTime.model_validate(stage) for stage in stages),
         quarantined=tuple(found.lines("corpus/quarantine.jsonl", QuarantinedFile)),
-        files=_bundle_files(bundle),
+        files=tuple(found.attempt(f"bundle/{MANIFEST}", _bundle_files, [])),
         left_out=bundle.left_out if bundle else (),
         sizes=_sizes(found, scores),
         documents=tuple(found.rows("evaluation/documents.json", DocumentScore)),
@@ -92,15 +109,15 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
 
 
 class _Artefacts:
-    """Files below the output folder, read as far as they are there; `problems` says which are unreadable."""
+    """Files in the current folders below `out`, read as far as they are there; `problems` says which are unreadable."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, current: Collection[str]) -> None:
+        self._out, self._current = out, current
         self.problems: list[str] = []
 
     def attempt(self, name: str, read: Callable[[Path], T], missing: T) -> T:
         path = self._out / name
-        if not path.exists():
+        if name.split("/")[0] not in self._current or not path.exists():
             return missing
         try:
             return read(path)
@@ -140,10 +157,9 @@ def _verdict(
     return f"{stopped} {verdict(scores, gates, answers)}" if scores else f"{stopped} Nothing was measured."
 
 
-def _bundle_files(bundle: Manifest | None) -> tuple[BundleFile, ...]:
-    if bundle is None:
-        return ()
-    return tuple(file.model_copy(update={"path": f"bundle/{file.path}"}) for file in bundle.files)
+def _bundle_files(manifest: Path) -> list[BundleFile]:
+    files = all_files(manifest.parent, read_manifest(manifest.parent))
+    return [file.model_copy(update={"path": f"bundle/{file.path}"}) for file in files]
 
 
 def _without_folders(config: dict[str, Any]) -> dict[str, Any]:

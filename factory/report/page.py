@@ -24,7 +24,8 @@ TITLES = {
 }
 TOLD = {
     "user": "Right answers to the questions you brought.",
-    "unseen_phrasing": "Right answers to questions on trained facts, asked in words that no training row uses.",
+    "unseen_phrasing": "Right answers to questions on trained facts, in a form that no training row has. They keep "
+    "most of the documents' own words: what people ask freely is harder.",
     "unseen_fact": "It should say that it does not know. A right answer here is an abstention.",
     "general": "Questions that have nothing to do with the documents. A drop against the base is forgetting.",
 }

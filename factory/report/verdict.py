@@ -4,7 +4,8 @@ Two models that answered the same questions are compared by McNemar's exact test
 without single answers by Fisher's exact test on the two shares.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +15,10 @@ from factory.bundle.manifest import Gate, Score
 
 SIGNIFICANCE = 0.05
 MIN_QUESTIONS = 30
+# The share of all questions that a file may answer worse than the adapter before it is named: ours to choose, since
+# Q8_0 is meant to lose nothing and the smaller types little. Whether chance explains it is said apart.
+MAX_LOSS_8BIT, MAX_LOSS_4BIT = 0.02, 0.05
+EIGHT_BIT = "-Q8_0."
 QUESTIONS = {"user": "your {} questions", "unseen_phrasing": "{} held-out questions"}
 
 
@@ -41,14 +46,30 @@ def read_answers(evaluation: Path) -> list[Answer]:
         return [Answer.model_validate_json(line) for line in lines]
 
 
-def pick(scores: Iterable[Score], kind: str, question_set: str, method: str = "closed_book") -> Score | None:
-    """Return the best score of a kind of model on a question set, or None."""
-    found = [
-        score
-        for score in scores
-        if score.kind == kind and score.question_set == question_set and score.method == method and score.n
-    ]
-    return max(found, key=lambda score: score.accuracy, default=None)
+def pick(
+    scores: Iterable[Score],
+    kind: str,
+    question_set: str,
+    method: str = "closed_book",
+    left_out: Collection[str] = (),
+) -> Score | None:
+    """Return the score of a kind of model on a question set, or None; of files that of the one that serves.
+
+    As in the bundle that is Q8_0, else the file with the most bits, of those that are not `left_out` if there are any.
+    """
+    found = _scores_of(scores, kind, question_set, method)
+    return max(found, key=lambda score: (score.model not in left_out, _bits(score.model)), default=None)
+
+
+def _scores_of(scores: Iterable[Score], kind: str, question_set: str, method: str) -> list[Score]:
+    wanted = (kind, question_set, method)
+    return [score for score in scores if (score.kind, score.question_set, score.method) == wanted and score.n]
+
+
+def _bits(file: str) -> tuple[bool, int]:
+    """Return how precise the type in a file's name is, so that names can be compared."""
+    found = re.search(r"Q(\d)", file)
+    return EIGHT_BIT in file, int(found[1]) if found else 0
 
 
 def main_set(scores: Iterable[Score]) -> str:
@@ -69,12 +90,12 @@ def differ(one: Score, other: Score, answers: Sequence[Answer]) -> bool:
 
 
 def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[Answer] = ()) -> str:
-    """Return what the run achieved in one to four plain sentences: failed gates first, then the comparison."""
+    """Return what the run achieved in a few plain sentences: failed gates first, then the comparison."""
     failed = [gate for gate in gates if not gate.passed]
     parts = [_gate_sentence(failed, len(gates))] if failed else []
     question_set = main_set(scores)
     tuned = pick(scores, "adapter", question_set)
-    small = pick(scores, "gguf", question_set)
+    small = pick(scores, "gguf", question_set, left_out={gate.subject for gate in failed})
     tuned, small = tuned or small, small if tuned else None
     if tuned is None:
         parts.append("Nothing was measured, so nothing can be said about what the model knows.")
@@ -83,6 +104,8 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[An
     parts.append(_answers_sentence(tuned, base, question_set, answers))
     if small:
         parts.append(_gguf_sentence(small, tuned, answers))
+        others = _scores_of(scores, "gguf", question_set, "closed_book")
+        parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
     if retrieval := pick(scores, "base", question_set, "rag"):
         parts.append(_retrieval_sentence(retrieval, tuned, answers))
     if tuned.n < MIN_QUESTIONS:
@@ -135,7 +158,23 @@ def _gguf_sentence(small: Score, tuned: Score, answers: Sequence[Answer]) -> str
     if differ(small, tuned, answers):
         change = "loses by quantization" if small.accuracy < tuned.accuracy else "does better"
         return f"{small.model} {change}: {percent(small.accuracy)}."
+    if _loses(small, tuned):
+        return f"{_loss_sentence(small, tuned).removesuffix('.')}, no significant difference."
     return f"{small.model} answers {percent(small.accuracy)}, no significant difference."
+
+
+def _limit(file: str) -> float:
+    return MAX_LOSS_8BIT if EIGHT_BIT in file else MAX_LOSS_4BIT
+
+
+def _loses(file: Score, tuned: Score) -> bool:
+    """Tell whether a file loses more of the adapter's answers than its type may."""
+    return round(tuned.accuracy - file.accuracy, 4) > _limit(file.model)  # scores have four digits
+
+
+def _loss_sentence(file: Score, tuned: Score) -> str:
+    lost, limit = 100 * (tuned.accuracy - file.accuracy), 100 * _limit(file.model)
+    return f"{file.model} answers {percent(file.accuracy)}: {lost:.1f} points less, limit {limit:.0f}."
 
 
 def _retrieval_sentence(retrieval: Score, tuned: Score, answers: Sequence[Answer]) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from factory.rows import Example, Fact, Message, Question, read_rows, write_rows
 from factory.text import normalize
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
-from factory.text.redact import DEFAULT_POLICIES, Policy, redact
+from factory.text.redact import DEFAULT_POLICIES, Kind, Policy, redact
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 SHORT_ANSWER_WORDS = 15
 SEPARATOR = "\n\n\u241e\n\n"  # the sign for a record separator: no document means it
 
@@ -38,7 +38,7 @@ class CurateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     near_duplicate_threshold: float = Field(default=0.9, ge=0.5, le=1.0)
-    personal_data: dict[str, Policy] = {}
+    personal_data: dict[Kind, Policy] = {}
     unseen_fact_share: float = Field(default=0.04, ge=0.0, le=0.3)
     abstain_share: float = Field(default=0.03, ge=0.0, le=0.3)
     replay: bool = True
@@ -58,7 +58,8 @@ def curate(
     rows = list(read_rows(examples / "examples.jsonl", Example))
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    clean, hygiene = _clean(rows, config.personal_data, special)
+    policies = {**DEFAULT_POLICIES, **{str(kind): policy for kind, policy in config.personal_data.items()}}
+    clean, found = _clean(rows, policies, special)
     unseen = _unseen(facts.values(), config.unseen_fact_share, seed)
     kept = [row for row in clean if not set(row.facts) & unseen and not _overlaps(row, unseen, facts)]
     # A teacher may have worded a question as a test form does.
@@ -67,9 +68,10 @@ def curate(
     train = _without_duplicates(training, config.near_duplicate_threshold)
     if not train:
         raise CurateError(
-            f"None of {len(rows)} example(s) is left to train on: {hygiene}; loosen curate.personal_data"
+            f"None of {len(rows)} example(s) is left to train on: {dict(found)}; loosen curate.personal_data"
         )
-    refusals = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
+    crossed = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
+    refusals, found_there = _clean(crossed, policies, special)
     valid, test = _phrasing_questions(kept, train, facts, config, seed)
     hidden = _unseen_questions(clean, unseen, facts)
     general = replay.examples(system) if config.replay else []
@@ -78,7 +80,7 @@ def curate(
     write_rows(work / "train.jsonl", final)
     write_rows(work / "valid.jsonl", valid)
     write_rows(work / "test.jsonl", [*test, *hidden])
-    write_rows(work / "facts.jsonl", (_masked(fact, config.personal_data) for fact in facts.values()))
+    write_rows(work / "facts.jsonl", (_masked(fact, policies) for fact in facts.values()))
     counts = {
         "train": len(final),
         "abstain": len(refusals),
@@ -90,7 +92,7 @@ def curate(
         "unseen_phrasing": len(test),
         "unseen_fact": len(hidden),
         "leaks": dropped,
-        "hygiene": hygiene,
+        "hygiene": dict(found + found_there),
         "train_by_form": dict(Counter(row.form for row in final)),
     }
     store.write_text(work / "README.md", card.dataset_card(counts, facts.values(), config.model_dump()))
@@ -98,21 +100,20 @@ def curate(
 
 
 def _clean(
-    rows: Iterable[Example], policies: dict[str, Policy], special_tokens: Sequence[str]
-) -> tuple[list[Example], dict[str, int]]:
+    rows: Iterable[Example], policies: Mapping[str, Policy], special_tokens: Sequence[str]
+) -> tuple[list[Example], Counter[str]]:
     """Neutralise template tokens, then redact or drop personal data and secrets; returns counts by class.
 
     A row is redacted together with its evidence, since the label of a password often stands only there. The
     evidence stays where it is in its file; its text is the redacted one.
     """
-    merged = {**DEFAULT_POLICIES, **policies}
     key = store.private_key()
     counts: Counter[str] = Counter()
     kept = []
     for row in rows:
         spoken = [neutralize(message.content, special_tokens) for message in row.messages]
         context = neutralize(row.evidence.text, special_tokens) if row.evidence else ""
-        result = redact(SEPARATOR.join([*spoken, context]), merged, key)
+        result = redact(SEPARATOR.join([*spoken, context]), policies, key)
         counts.update(result.counts)
         *turns, shown = result.text.split(SEPARATOR)
         if result.drop:
@@ -125,14 +126,13 @@ def _clean(
             )
             evidence = row.evidence and row.evidence.model_copy(update={"text": shown})
             kept.append(row.model_copy(update={"messages": tuple(messages), "evidence": evidence}))
-    return kept, dict(counts)
+    return kept, counts
 
 
-def _masked(fact: Fact, policies: dict[str, Policy]) -> Fact:
+def _masked(fact: Fact, policies: Mapping[str, Policy]) -> Fact:
     """Return a fact without the personal data and secrets that its row was redacted for."""
     texts = [fact.subject, fact.relation, fact.topic, fact.evidence.text, *fact.answers]
-    merged = {**DEFAULT_POLICIES, **policies}
-    masked = redact(SEPARATOR.join(texts), merged, store.private_key()).text.split(SEPARATOR)
+    masked = redact(SEPARATOR.join(texts), policies, store.private_key()).text.split(SEPARATOR)
     if masked == texts:
         return fact
     subject, relation, topic, shown, *answers = masked

@@ -1,31 +1,34 @@
 """Evaluate: ask every model the held-out questions and write what each got right. Compares nothing."""
 
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from factory import store
-from factory.backends.models import Answerer, ModelKind, ModelReference, open_model
+from factory import hardware, store
+from factory.backends.models import Answerer, ModelKind, ModelReference, base_of, open_model
 from factory.errors import EvaluateError
 from factory.progress import Progress
 from factory.rows import Chunk, Question, Row, read_rows, write_rows
 from factory.tasks import questions as question_files
 from factory.tasks.score import interval, is_right
 
-CODE_VERSION = 1
+logger = logging.getLogger(__name__)
+CODE_VERSION = 2
 BATCH = 64
 
 
 class EvaluateConfig(BaseModel):
     """What is asked.
 
-    `questions` is a file of the user's own: `{"question", "answers"}` a line. `rag_questions` bounds how many
-    are asked again with retrieved passages, which take longer to read; `passages` is how many go into a
-    prompt. `general` and `rag` switch the general questions and the retrieval baseline; an answer ends after
+    `questions` is a file of the user's own: `{"question", "answers"}` a line. It is left out when its questions
+    name a `source` and none of these is a document of the corpus. `rag_questions` bounds how many are asked again
+    with retrieved passages, which take longer to read, as many of each question set; `passages` is how many go into
+    a prompt. `general` and `rag` switch the general questions and the retrieval baseline; an answer ends after
     `max_answer_tokens`.
     """
 
@@ -34,7 +37,7 @@ class EvaluateConfig(BaseModel):
     questions: Path | None = Field(default=None, exclude=True)
     general: bool = True
     rag: bool = True
-    rag_questions: int = Field(default=40, ge=1)
+    rag_questions: int = Field(default=60, ge=1)
     passages: int = Field(default=2, ge=1, le=20)
     max_answer_tokens: int = Field(default=24, ge=4, le=1024)
 
@@ -84,27 +87,27 @@ def evaluate(
     chunks: Path,
     adapter: Path,
     gguf: Path,
+    base: Path,
     base_name: str,
     system: str,
     work: Path,
 ) -> dict[str, Any]:
     """Write `scores.json`, `documents.json` and `answers.jsonl`; replies from before a kill are kept.
 
+    `base` is the prepared base folder, `base_name` the name that its scores carry.
+
     Raises:
         EvaluateError: there is nothing to ask.
     """
-    asked = _gather(config, dataset)
-    contestants = [
-        Contestant(ModelReference("base", base_name, None, base_name), "closed_book", asked, str),
-        Contestant(ModelReference("adapter", "adapter", adapter, base_name), "closed_book", asked, str),
-    ]
+    passages = list(read_rows(chunks / "chunks.jsonl", Chunk))
+    asked, num_left_out = _gather(config, dataset, {chunk.document for chunk in passages})
+    tuned = ModelReference("adapter", "adapter", adapter, base_name, base_folder=base)
+    contestants = [Contestant(reference, "closed_book", asked, str) for reference in (base_of(tuned), tuned)]
     for file in sorted(gguf.glob("model-*.gguf")):
         if "F16" not in file.name:
             contestants.append(Contestant(ModelReference("gguf", file.name, file), "closed_book", asked, str))
     if config.rag:
-        contestants.append(
-            rag_contestant(config, list(read_rows(chunks / "chunks.jsonl", Chunk)), asked, base_name)
-        )
+        contestants.append(rag_contestant(config, passages, asked, base_of(tuned)))
     replies = [
         reply
         for contestant in contestants
@@ -115,37 +118,71 @@ def evaluate(
     store.write_json(work / "documents.json", by_document(replies))
     for part in work.glob("replies-*.jsonl"):
         part.unlink()
-    return {"questions": len(asked), "models": len(contestants), "replies": len(replies)}
+    counts = {"questions": len(asked), "models": len(contestants), "replies": len(replies)}
+    return counts | ({"questions_left_out": num_left_out} if num_left_out else {})
 
 
-def _gather(config: EvaluateConfig, dataset: Path) -> list[Question]:
+def _gather(config: EvaluateConfig, dataset: Path, documents: Collection[str]) -> tuple[list[Question], int]:
+    """Return what is asked, and how many of the user's questions are left out, being on other documents."""
     asked = list(read_rows(dataset / "test.jsonl", Question))
-    if config.questions:
-        asked += question_files.read_user_questions(config.questions)
+    own = question_files.read_user_questions(config.questions) if config.questions else []
+    kept = _on_documents(own, documents)
+    if len(kept) < len(own):
+        logger.warning(
+            "evaluate.questions is left out: none of its %d questions is on a document of this corpus",
+            len(own),
+        )
+    asked += kept
     if config.general:
         asked += question_files.general_questions()
     if not asked:
         raise EvaluateError(
             "There is nothing to ask: name evaluate.questions, or raise curate.test_questions"
         )
-    return asked
+    return asked, len(own) - len(kept)
+
+
+def _on_documents(questions: Sequence[Question], documents: Collection[str]) -> list[Question]:
+    """Return questions with their sources as the corpus names them; none when they only name other documents."""
+    named = {question.source for question in questions if question.source}
+    found = {source: [path for path in documents if f"/{path}".endswith(f"/{source}")] for source in named}
+    if named and not any(found.values()):
+        return []
+    known = {source: paths[0] for source, paths in found.items() if len(paths) == 1}
+    return [
+        question.model_copy(update={"source": known.get(question.source or "", question.source)})
+        for question in questions
+    ]
 
 
 def rag_contestant(
-    config: EvaluateConfig, chunks: Sequence[Chunk], asked: Sequence[Question], base_name: str
+    config: EvaluateConfig, chunks: Sequence[Chunk], asked: Sequence[Question], reference: ModelReference
 ) -> Contestant:
-    """Return the untrained base with passages found by BM25; the user's questions come first."""
+    """Return a model with passages found by BM25, asked as many questions of each set that has answers."""
     from factory.tasks.retrieval import Retriever
 
     retriever = Retriever(chunks)
     able = [question for question in asked if question.answers and question.question_set != "general"]
-    able.sort(key=lambda question: question.question_set != "user")
     return Contestant(
-        ModelReference("base", base_name, None, base_name),
+        reference,
         "rag",
-        able[: config.rag_questions],
+        _share_out(able, config.rag_questions),
         lambda question: retriever.prompt(question, config.passages),
     )
+
+
+def _share_out(questions: Sequence[Question], count: int) -> list[Question]:
+    """Return up to `count` questions, evenly many of each set as far as it goes, spread over the set."""
+    sets: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        sets[question.question_set].append(question)
+    chosen: list[Question] = []
+    for number, rows in enumerate(
+        sorted(sets.values(), key=len)
+    ):  # what a small set leaves goes to larger ones
+        share = min(len(rows), (count - len(chosen)) // (len(sets) - number))
+        chosen += [rows[i * len(rows) // share] for i in range(share)]
+    return chosen
 
 
 def ask(contestant: Contestant, max_tokens: int, system: str, work: Path | None) -> list[Reply]:
@@ -166,6 +203,7 @@ def ask(contestant: Contestant, max_tokens: int, system: str, work: Path | None)
                 if journal:
                     write_rows(journal, done.values())
                 bar.update(len(done), len(contestant.questions))
+        hardware.release_memory()
     return [done[question.id] for question in contestant.questions]
 
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.artifacts import read_record
-from factory.errors import ExportError
+from factory.errors import ExportError, GateError
 
 if TYPE_CHECKING:
-    from factory.bundle.manifest import BundleFile, Manifest
+    from factory.bundle.manifest import BundleFile, Gate, Manifest
     from factory.bundle.template import TurnTemplate
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 ADAPTER_GGUF, PEFT_FOLDER = "adapter.gguf", "adapter"
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SIXTEEN_BIT = ("F16", "BF16")
@@ -71,14 +71,16 @@ def export(
     """Write the bundle: GGUF files, adapter, Modelfile, model card, README, manifest and checksums; return counts.
 
     Raises:
-        ExportError: no file passed its checks, the chat template cannot be written for Ollama, a file is not the one
-            that was checked, or a file mentions this machine.
+        GateError: no file passed its checks.
+        ExportError: no file was checked, the chat template cannot be written for Ollama, a file is not the one that
+            was checked, or a file mentions this machine.
     """
     from factory.bundle import manifest, privacy
 
     folders = _Folders(adapter, merged, gguf, checks, evaluation, dataset, base)
     report = store.read_json(gguf / "quantize.json")["files"]
-    names, left_out = _choose(store.read_json(checks / "files.json"), report, config.include_f16)
+    gates = manifest.read_gates(checks / "gates.json")
+    names, left_out = _choose(store.read_json(checks / "files.json"), report, gates, config.include_f16)
     default = _default(names, report)
     template, stops, context = _read_template(merged, gguf / default)
     weights = _place(names, report, folders, work)
@@ -99,7 +101,7 @@ def export(
         counts=read_record(dataset).counts,
         files=weights,
         left_out=left_out,
-        gates=store.read_json(checks / "gates.json"),
+        gates=tuple(gates),
         scores=store.read_json(evaluation / "scores.json"),
     )
     _write_texts(contents, template, report, folders, work)
@@ -116,20 +118,31 @@ def export(
 
 
 def _choose(
-    passed: dict[str, bool], report: dict[str, Any], include_f16: bool
+    passed: dict[str, bool], report: dict[str, Any], gates: list["Gate"], include_f16: bool
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return the GGUF files of the bundle and those left out because a check failed."""
     good = [name for name in sorted(report) if passed.get(name)]
     models = [name for name in good if name != ADAPTER_GGUF]
     if not models:
-        raise ExportError(
-            f"None of {len(report)} GGUF file(s) passed its checks, so there is nothing to ship: see the gates in "
-            "report.html, then train longer or quantize to a larger type"
-        )
+        raise _nothing_to_ship(gates)
     small = [name for name in models if not _is_16_bit(name)]
     kept = models if include_f16 or not small else small
     return [name for name in good if name in kept or name == ADAPTER_GGUF], tuple(
         sorted(set(report) - set(good))
+    )
+
+
+def _nothing_to_ship(gates: list["Gate"]) -> ExportError | GateError:
+    from factory.bundle.manifest import describe_unmet
+
+    unmet = describe_unmet(gates)
+    if not unmet:
+        return ExportError(
+            "No GGUF file was checked, so there is nothing to ship: run quantize and verify again"
+        )
+    return GateError(
+        f"{unmet}. No model file passed with all it was made from, so there is no bundle: train longer, or quantize "
+        "to a larger type"
     )
 
 

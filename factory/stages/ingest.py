@@ -1,7 +1,6 @@
 """The ingest stage: a folder of files in, a row a readable document out. Knows files and rows, no format."""
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory.errors import IngestError
+from factory.progress import Progress
 from factory.readers.contract import Limits
 from factory.readers.journal import Journal
 from factory.readers.pool import Job, PoolSettings, parse_files
@@ -56,18 +56,11 @@ class IngestConfig(BaseModel):
     drop_instructions: bool = False
 
 
-def ingest(
-    config: IngestConfig,
-    *,
-    work: Path,
-    previous: Path | None,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, int]:
+def ingest(config: IngestConfig, *, work: Path, previous: Path | None, workers: int) -> dict[str, int]:
     """Read every file below the source folder and write `documents.jsonl` and `quarantine.jsonl` into `work`.
 
     A killed run goes on where it was when called again with the same `work`. Files that `previous`, the last
-    finished corpus folder, holds in the same bytes are taken over from there. `progress` gets (done, all).
+    finished corpus folder, holds in the same bytes are taken over from there.
 
     Returns:
         The numbers of documents, quarantined files, elements and characters, and of files reused.
@@ -80,11 +73,10 @@ def ingest(
     settings = PoolSettings(limits, config.timeout_s, int(config.memory_gib * (1 << 30)), max(1, workers))
     with Journal(work, previous, reader=hash_json([READER_VERSION, asdict(limits)])) as journal:
         jobs = _refuse_or_reuse(files, limits, journal)
-        with closing(parse_files(jobs, settings)) as answers:
+        with closing(parse_files(jobs, settings)) as answers, Progress("ingest", unit="files") as bar:
             for done, answer in enumerate(answers, len(files) - len(jobs) + 1):
                 journal.add(answer.job.path, answer.sha256, answer.documents, answer.quarantined)
-                if progress:
-                    progress(done, len(files))
+                bar.update(done, len(files))
         counts, reasons = journal.finish()
     if not counts["documents"]:
         raise IngestError(_nothing_readable(config.source, reasons))

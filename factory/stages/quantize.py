@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from factory import hardware, store
 from factory.errors import QuantizeError
+from factory.progress import Progress
 
 CODE_VERSION = 1
 REPORT = "quantize.json"
@@ -56,8 +57,7 @@ def quantize(
 
     Raises:
         QuantizeError: the architecture is not known, a weight has no place in the file, the quantizer failed,
-            or the
-            disk is too small.
+            or the disk is too small.
     """
     from factory.weights import delta, gguf_files, quantizer
     from factory.weights.imatrix import make_imatrix
@@ -67,44 +67,54 @@ def quantize(
     identity = store.read_json(base / "base.json")
     name = f"{identity['name']} adapted"
     threads = config.threads or hardware.num_cores()
-    files = _Files(work)
     source, imatrix = work / F16_FILE, work / IMATRIX_FILE
     _check_room(base / gguf_files.BASE_FILE, work, len(config.types))
 
-    files.make(F16_FILE, lambda path: gguf_files.write_merged_gguf(base, merged, path, name), "F16")
-    lora = delta.read_adapter(adapter)
-    if lora.obstacle is None:
-        sha256 = str(identity["sha256"])
-        files.make(
-            ADAPTER_FILE, lambda path: gguf_files.write_adapter_gguf(lora, base, path, name, sha256), "F16"
-        )
-    else:
-        files.skip(ADAPTER_FILE, lora.obstacle)
-    if config.imatrix_tokens and not imatrix.exists():
-        make_imatrix(imatrix, merged, dataset, base, config.imatrix_tokens)
-    weights = imatrix if config.imatrix_tokens else None
-
     def quantize_as(kind: str) -> Callable[[Path], object]:
+        weights = imatrix if config.imatrix_tokens else None
         return lambda path: quantizer.quantize_file(source, path, kind, weights, threads)
 
-    for kind in config.types:
-        files.make(f"model-{kind}.gguf", quantize_as(kind), kind)
+    with Progress("quantize") as bar:
+        files = _Files(work, bar, num_files=3 + len(config.types))
+        files.make(F16_FILE, lambda path: gguf_files.write_merged_gguf(base, merged, path, name), "F16")
+        lora = delta.read_adapter(adapter)
+        if lora.obstacle is None:
+            sha256 = str(identity["sha256"])
+            files.make(
+                ADAPTER_FILE,
+                lambda path: gguf_files.write_adapter_gguf(lora, base, path, name, sha256),
+                "F16",
+            )
+        else:
+            files.skip(ADAPTER_FILE, lora.obstacle)
+        files.begin(IMATRIX_FILE)
+        if config.imatrix_tokens and not imatrix.exists():
+            make_imatrix(imatrix, merged, dataset, base, config.imatrix_tokens)
+        for kind in config.types:
+            files.make(f"model-{kind}.gguf", quantize_as(kind), kind)
     return files.counts()
 
 
 class _Files:
     """The report `quantize.json`, written anew after each file: a file listed there is known to be whole."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, bar: Progress, num_files: int) -> None:
         self._path = work / REPORT
+        self._bar, self._begun, self._num_files = bar, 0, num_files
         self._report: dict[str, Any] = (
             store.read_json(self._path) if self._path.exists() else {"files": {}, "skipped": {}}
         )
+
+    def begin(self, name: str) -> None:
+        """Show that the work on a file begins."""
+        self._bar.update(self._begun, self._num_files, name)
+        self._begun += 1
 
     def make(self, name: str, write: Callable[[Path], object], kind: str) -> None:
         """Let `write` make a file unless it is there already, and report on it."""
         from factory.weights.quantizer import effective_mix
 
+        self.begin(name)
         path = self._path.with_name(name)
         known = self._report["files"].get(name)
         if known and path.exists() and path.stat().st_size == known["bytes"]:
@@ -118,13 +128,15 @@ class _Files:
             "seconds": round(time.perf_counter() - started, 3),
         }
         store.write_json(self._path, self._report)
+        types = ", ".join(f"{count} {kind}" for kind, count in mix["types"].items())
         logger.info(
-            "%s: %s, %.2f bits a weight, %d fallbacks, %d bytes",
-            *(name, mix["types"], mix["bits_per_weight"], mix["num_fallbacks"], path.stat().st_size),
+            "%s holds %s: %.2f bits a weight, %d fallbacks, %.1f MB",
+            *(name, types, mix["bits_per_weight"], mix["num_fallbacks"], path.stat().st_size / 1e6),
         )
 
     def skip(self, name: str, reason: str) -> None:
         """Report a file that cannot be made."""
+        self.begin(name)
         self._report["skipped"][name] = reason
         store.write_json(self._path, self._report)
         logger.warning("%s is not written: %s", name, reason)

@@ -23,8 +23,9 @@ class TrainConfig(BaseModel):
     """How the adapter is shaped and trained.
 
     `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
-    `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay` and `max_gradient_norm`
-    are AdamW's and the clipping's. Training takes `epochs`; rows longer than `max_tokens` are left out.
+    `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
+    and `max_gradient_norm` are AdamW's and the clipping's. Training takes `epochs`; rows longer than `max_tokens`
+    are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
 
     An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.

@@ -1,14 +1,20 @@
 """Verify: show that merged model and GGUF files behave like the adapter that was trained. Stops no run."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory import hardware, store
 from factory.errors import EvaluateError
+from factory.progress import Progress
 
-CODE_VERSION = 1
+if TYPE_CHECKING:
+    from factory.weights.file_judge import FileJudge
+
+CODE_VERSION = 2
 F16_FILE, ADAPTER_FILE = "model-F16.gguf", "adapter.gguf"
 
 
@@ -63,7 +69,8 @@ def verify(
 ) -> dict[str, Any]:
     """Measure every exported file and write `gates.json` and `files.json`.
 
-    A gate that is not met is written down, not raised.
+    A gate that is not met is written down, not raised. A file passes in `files.json` when it met all of its gates
+    and so did all files it was made from.
 
     Args:
         config: the limits.
@@ -92,13 +99,11 @@ def verify(
     probe = gather(merged, dataset, system, sizes)
     judge = FileJudge(probe, config, config.threads or hardware.num_cores())
 
-    judge.judge_weights(base, adapter, merged)
-    judge.judge_f16(gguf / F16_FILE)
-    if (gguf / ADAPTER_FILE).exists():
-        judge.judge_adapter_file(base, gguf / ADAPTER_FILE)
-    for path in sorted(gguf.glob("model-*.gguf")):
-        if path.name != F16_FILE:
-            judge.judge_quantized(path)
+    checks = _checks(judge, base, adapter, merged, gguf)
+    with Progress("verify") as bar:
+        for done, (subject, check) in enumerate(checks):
+            bar.update(done, len(checks), subject)
+            check()
 
     gates = judge.gates
     store.write_json(work / "gates.json", gates.rows())
@@ -110,3 +115,19 @@ def verify(
         "texts": len(probe.texts),
         "prompts": len(probe.prompts),
     }
+
+
+def _checks(
+    judge: "FileJudge", base: Path, adapter: Path, merged: Path, gguf: Path
+) -> list[tuple[str, Callable[[], None]]]:
+    """Return what is judged, by its name and in the order that the judge needs."""
+    checks: list[tuple[str, Callable[[], None]]] = [
+        ("weights", partial(judge.judge_weights, base, adapter, merged)),
+        (F16_FILE, partial(judge.judge_f16, gguf / F16_FILE)),
+    ]
+    if (gguf / ADAPTER_FILE).exists():
+        checks.append((ADAPTER_FILE, partial(judge.judge_adapter_file, base, gguf / ADAPTER_FILE)))
+    for path in sorted(gguf.glob("model-*.gguf")):
+        if path.name != F16_FILE:
+            checks.append((path.name, partial(judge.judge_quantized, path)))
+    return checks

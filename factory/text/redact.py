@@ -25,6 +25,7 @@ from factory.text.identifiers import (
 )
 
 Policy = Literal["redact", "drop", "allow"]
+Kind = Literal["secret", "card", "iban", "national_id", "private_email", "email", "ip", "phone"]
 
 # Company numbers and addresses are often the facts themselves; what opens an account never is.
 DEFAULT_POLICIES: Mapping[str, Policy] = {

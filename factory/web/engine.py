@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from factory.bundle.manifest import Manifest, read_manifest
-from factory.chat.template import render_template
+from factory.chat.template import encode_file_prompt
 from factory.errors import UsageError
 from factory.rows import Message
 
@@ -67,7 +67,7 @@ class GgufStreamer:
     def _prompt(self, messages: list[Message]) -> list[int]:
         oldest = 1 if messages[0].role == "system" else 0
         while True:
-            prompt = self._model.tokenize(render_template(self._model.chat_template or "", messages))
+            prompt = encode_file_prompt(self._model, messages)
             if len(prompt) <= self._room:
                 return prompt
             if len(messages) - oldest < 3:

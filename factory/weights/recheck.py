@@ -1,7 +1,7 @@
 """Whether a bundle's GGUF files still behave like the adapter beside them, without the run that made them.
 
-The files answer general questions; on those very tokens the adapter on its base must hold the same token for the
-likeliest as each file does, nearly always. Template and token ids must be equal.
+The files answer general questions; on those very tokens their log-probabilities must be near the adapter's. Template
+and token ids must be equal.
 """
 
 from pathlib import Path
@@ -15,21 +15,24 @@ from factory.weights.conversations import load_tokenizer
 from factory.weights.gguf_model import GgufModel
 from factory.weights.merged import load_adapted
 
-MIN_SAME_TOP = 0.85  # the limit of the 4-bit gate
+MAX_DIVERGENCE = 0.1  # nats: the limit of the 4-bit gate
 ANSWER_TOKENS = 16
 
 
-def recheck(bundle: Path, base_name: str, files: list[str], questions: list[str], system: str) -> list[str]:
+def recheck(
+    bundle: Path, base_name: str, base_sha256: str, files: list[str], questions: list[str], system: str
+) -> list[str]:
     """Return one sentence for each file that does not behave like the bundle's adapter.
 
     Args:
         bundle: the bundle folder, with the PEFT adapter in `adapter/`.
         base_name: the base the adapter was trained on.
+        base_sha256: its identity, which tells it from others of its name.
         files: the names of the GGUF model files.
         questions: what the files are asked.
         system: the system text of the bundle.
     """
-    base = open_base(base_name).folder
+    base = open_base(base_name, base_sha256).folder
     tokenizer = load_tokenizer(base)
     prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
     reference = load_adapted(base, bundle / "adapter")
@@ -43,19 +46,19 @@ def recheck(bundle: Path, base_name: str, files: list[str], questions: list[str]
                 problems.append(
                     f"{name}: {len(unequal)} texts have other token ids than the base's tokenizer gives"
                 )
-            same = _same_top(reference, model, prompts)
-            if same < MIN_SAME_TOP:
+            divergence = _divergence(reference, model, prompts)
+            if divergence > MAX_DIVERGENCE:
                 problems.append(
-                    f"{name}: {same:.1%} of likeliest tokens are the adapter's, limit {MIN_SAME_TOP:.0%}"
+                    f"{name}: it diverges from the adapter by {divergence:.3f} nats a token, limit {MAX_DIVERGENCE}"
                 )
     return problems
 
 
-def _same_top(reference: object, model: GgufModel, prompts: list[list[int]]) -> float:
-    """Return the share of positions, over the files' own answers, where both hold the same token for the likeliest."""
-    same = []
+def _divergence(reference: object, model: GgufModel, prompts: list[list[int]]) -> float:
+    """Return the mean Kullback-Leibler divergence from the adapter in nats, over the file's own answers."""
+    found = []
     for prompt in prompts:
         ids = [*prompt, *model.generate_greedy(prompt, ANSWER_TOKENS)]
         expected = parity.torch_logprobs(reference, ids, len(prompt) - 1)  # type: ignore[arg-type]
-        same.append(parity.same_top(expected, model.logprobs(ids, len(prompt) - 1)))
-    return float(np.concatenate(same).mean())
+        found.append(parity.kl_divergences(expected, model.logprobs(ids, len(prompt) - 1)))
+    return float(np.concatenate(found).mean())

@@ -4,13 +4,33 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from factory.backends.models import ModelReference, open_model, resolve
-from factory.errors import UsageError
+from factory import artifacts, hardware
+from factory.backends.models import ModelReference, base_of, open_model, prepare, resolve
+from factory.chat.template import conversation, encode_prompt
+from factory.errors import BaseModelError, UsageError
 from factory.weights import base as bases
-from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
+from tests.tiny import (
+    CHATML,
+    TINY_NAME,
+    TINY_ROWS,
+    make_tiny_adapter,
+    make_tiny_base,
+    make_tiny_tokenizer,
+    rewrite_gguf,
+)
 
 QUESTIONS = [question for question, _ in TINY_ROWS]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setattr(hardware, "num_cores", lambda: 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +46,7 @@ def adapter(base: Path) -> Path:
 @pytest.fixture
 def known_base(base: Path, monkeypatch) -> Path:
     made = bases.Base(TINY_NAME, "0" * 64, "apache-2.0", "test", base)
-    monkeypatch.setattr(bases, "open_base", lambda name: {TINY_NAME: made}[name])
+    monkeypatch.setattr(bases, "open_base", lambda name, sha256=None: {TINY_NAME: made}[name])
     return base
 
 
@@ -53,6 +73,46 @@ def test_a_bundle_gives_its_file_and_its_system_text(tmp_path: Path) -> None:
     )
     assert resolve(str(tmp_path / "model-Q8_0.gguf")).system == "Be short."
     assert resolve(str(tmp_path / "adapter")).system == "Be short."
+
+
+def test_a_runs_models_give_the_system_text_they_were_trained_with(tmp_path: Path, monkeypatch) -> None:
+    for name, file in (("adapter", "adapter_config.json"), ("merged", "config.json"), ("gguf", "x.gguf")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"base_model_name_or_path": "b"}')
+    artifacts.build(
+        tmp_path / "adapter",
+        kind="adapter",
+        code_version=1,
+        config={"rank": 8, "system": "Be short."},
+        inputs={"base": "7" * 64, "dataset": "d"},
+        make=lambda work: (
+            (work / "adapter_config.json").write_text('{"base_model_name_or_path": "b"}') and {}
+        ),
+    )
+    adapter = resolve(str(tmp_path / "adapter"))
+    assert (adapter.system, adapter.base, adapter.base_sha256) == ("Be short.", "b", "7" * 64)
+    assert resolve(str(tmp_path / "merged")).system == "Be short."
+    monkeypatch.chdir(tmp_path / "gguf")
+    assert resolve("x.gguf").system == "Be short."
+
+
+def test_a_foreign_adapter_has_no_system_text(base: Path, adapter: Path) -> None:
+    found = [resolve(str(model)) for model in (adapter, base, base / "base-F16.gguf")]
+    assert [(reference.system, reference.base_sha256) for reference in found] == [("", None)] * 3
+
+
+def test_the_base_of_an_adapter_is_asked_like_the_adapter() -> None:
+    adapter = ModelReference("adapter", "adapter", Path("a"), "b", "Be short.", "7" * 64, Path("bases/b"))
+    assert base_of(adapter) == ModelReference("base", "b", None, "b", "Be short.", "7" * 64, Path("bases/b"))
+
+
+def test_faults_show_when_a_model_is_prepared(known_base: Path, adapter: Path, tmp_path: Path) -> None:
+    assert prepare(resolve(str(adapter))).base_folder == known_base
+    merged = resolve(str(known_base))
+    assert prepare(merged) == merged
+    (tmp_path / "x.gguf").write_bytes(b"rubbish")
+    with pytest.raises(BaseModelError, match="not a usable GGUF file"):
+        prepare(resolve(str(tmp_path / "x.gguf")))
 
 
 @pytest.mark.parametrize("name", [".", "./nothing", "/no/such/model", "model.gguf", "a/b/c"])
@@ -82,6 +142,19 @@ def test_the_system_text_of_the_call_comes_before_that_of_the_bundle(known_base:
     )
     with open_model(reference) as own, open_model(reference, "") as none:
         assert own.answer(QUESTIONS, 12) != none.answer(QUESTIONS, 12)
+
+
+def test_a_file_whose_template_opens_with_a_token_is_asked_with_it(base: Path, tmp_path: Path) -> None:
+    template = "{{ bos_token }}" + CHATML
+    keys = {"tokenizer.chat_template": template, "tokenizer.ggml.bos_token_id": 0}
+    file = rewrite_gguf(base / "base-F16.gguf", tmp_path / "x.gguf", keys=keys)
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template, tokenizer.bos_token = template, "<|endoftext|>"
+    prompts = [encode_prompt(tokenizer, conversation(question)) for question in QUESTIONS]
+    with open_model(resolve(str(file))) as opened:
+        expected = opened._model.generate_batch(prompts, 12)
+        assert opened.answer(QUESTIONS, 12) == [opened._model.detokenize(ids).strip() for ids in expected]
+    assert {prompt[0] for prompt in prompts} == {0}
 
 
 def test_answers_come_in_the_order_of_the_questions(known_base: Path, adapter: Path) -> None:

@@ -1,9 +1,16 @@
 """The model card and the README: valid front matter whatever the texts hold."""
 
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import typer.main
 from ruamel.yaml import YAML
 
+from factory import cli, store
 from factory.bundle.card import Story, model_card
-from factory.bundle.manifest import BaseIdentity, Gate, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Gate, Score
 from factory.bundle.readme import readme
 from tests.bundle.manifests import make_manifest
 
@@ -51,3 +58,27 @@ def test_readme_quotes_a_system_text_for_the_shell():
     assert """-sys 'Ada'"'"'s desk.\nBe brief.'""" in text
     assert "> Ada's desk.\n> Be brief." in text
     assert "--lora" not in text
+
+
+def _with_adapter():
+    return make_manifest(files=(BundleFile(path="adapter.gguf", bytes=1, sha256="a" * 64),))
+
+
+def test_readme_names_only_commands_of_this_project_that_exist():
+    text = readme(_with_adapter())
+    named = re.findall(r"(?:^|`)factory (\S+)", text, re.MULTILINE)
+    assert len(named) >= 3
+    assert set(named) <= set(typer.main.get_command(cli.app).commands)
+    assert "python app.py --bundle" in text
+    assert '"--bundle"' in Path("app.py").read_text(encoding="utf-8")
+
+
+def test_readme_finds_the_base_of_the_adapter_in_the_cache(tmp_path, monkeypatch):
+    manifest = _with_adapter()
+    (quoted,) = re.findall(r"-m (\S+) --lora adapter.gguf", readme(manifest))
+    for variable in (store.CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        expected = store.cache_folder() / "bases" / f"smollm2-{'7' * 12}" / "base-F16.gguf"
+        said = subprocess.run(["sh", "-c", f"echo {quoted}"], env=os.environ, capture_output=True, text=True)
+        assert said.stdout.strip() == str(expected)
+        monkeypatch.delenv(variable)

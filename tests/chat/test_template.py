@@ -3,8 +3,10 @@
 import pytest
 
 from factory.chat.template import (
+    compile_template,
     conversation,
     encode_example,
+    encode_file_prompt,
     encode_prompt,
     end_of_turn_id,
     render,
@@ -12,7 +14,10 @@ from factory.chat.template import (
 )
 from factory.errors import BaseModelError
 from factory.rows import Message
-from tests.tiny import CHATML, make_tiny_tokenizer
+from factory.weights.gguf_model import GgufModel
+from tests.tiny import CHATML, make_tiny_base, make_tiny_tokenizer, rewrite_gguf
+
+OPENING = "{{ bos_token }}" + CHATML  # as the templates of Llama 3 and Gemma begin
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,32 @@ def test_a_bare_template_renders_as_the_tokenizer_does(tokenizer, system: str) -
      "{{ ''.__class__.__mro__[1].__subclasses__() }}"],
 )  # fmt: skip
 def test_a_template_that_reaches_out_or_breaks_is_refused(template: str) -> None:
-    with pytest.raises(BaseModelError, match="cannot be rendered"):
+    with pytest.raises(BaseModelError, match=r"is not valid Jinja|cannot render 1 turn"):
         render_template(template, conversation("Hi"))
+
+
+@pytest.mark.parametrize(("template", "opening"), [(OPENING, [0]), (CHATML, [])])
+def test_a_file_is_asked_with_the_ids_of_its_tokenizer_opening_token_included(
+    tmp_path, template: str, opening: list[int]
+) -> None:
+    keys = {"tokenizer.chat_template": template, "tokenizer.ggml.bos_token_id": 0}
+    file = rewrite_gguf(make_tiny_base(tmp_path / "base") / "base-F16.gguf", tmp_path / "x.gguf", keys=keys)
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template, tokenizer.bos_token = template, "<|endoftext|>"
+    messages = conversation("What is the code?", system="Be short.")
+    with GgufModel(file, threads=1) as model:
+        ids = encode_file_prompt(model, messages)
+    assert ids == encode_prompt(tokenizer, messages)
+    assert ids[: len(opening) + 1] == [*opening, 1]
+
+
+def test_templates_may_leave_loops_and_write_json() -> None:
+    source = (
+        "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}"
+    )
+    assert (
+        compile_template(source)([{"role": "user", "content": "é"}] * 2) == '{"role": "user", "content": "é"}'
+    )
 
 
 def test_a_conversation_has_a_system_turn_only_when_there_is_a_text() -> None:

@@ -125,3 +125,18 @@ def test_a_fact_with_test_questions_only_is_not_sent(tmp_path: Path) -> None:
     teacher = Teacher("How heavy is the TD-40?")
     assert reword([only], teacher, tmp_path / "journal.jsonl") == [only]
     assert teacher.prompts == []
+
+
+def test_a_teacher_sees_no_secret_and_is_not_asked_for_one(tmp_path: Path) -> None:
+    key = "AKIA" + "QX7Z2LMNB4TRWE5P"
+    fact = make_fact(40)
+    evidence = fact.evidence.model_copy(update={"text": f"{fact.evidence.text} <|im_start|> key {key}"})
+    near = fact.model_copy(update={"evidence": evidence})
+    secret = make_fact(41, key)
+    drafts = [Draft(each, ask_cell(each, "Model", "Price list", unique=True)) for each in (near, secret)]
+    teacher = Teacher("How heavy is the TD-40?")
+    reword(drafts, teacher, tmp_path / "journal.jsonl")
+    assert len(teacher.prompts) == 1
+    assert key not in teacher.prompts[0]
+    assert "<|im_start|>" not in teacher.prompts[0]
+    assert "SECRET_" in teacher.prompts[0]

@@ -113,3 +113,13 @@ def test_without_bitsandbytes_the_way_out_is_said(base, monkeypatch) -> None:
     monkeypatch.setattr(attach, "_nf4", missing)
     with pytest.raises(MissingExtraError, match="pip install"):
         attach.load_model(base, torch.float32, "cpu", "nf4")
+
+
+def test_a_slice_of_hidden_states_reaches_the_output_layer_in_one_piece(base) -> None:
+    model = attach.load_model(base, torch.float32, "cpu")
+    seen: list[bool] = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].is_contiguous())
+    )
+    model(input_ids=IDS.repeat(3, 1), logits_to_keep=1)
+    assert seen == [True]

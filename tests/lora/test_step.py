@@ -62,3 +62,20 @@ def test_greedy_answers_are_those_of_the_highest_logits(new_model, encoded, batc
 
 def test_nothing_is_generated_for_no_prompts(new_model) -> None:
     assert greedy(new_model(), [], max_tokens=3, stop_id=2, pad_id=2, device="cpu", batch_size=4) == []
+
+
+def test_long_prompts_are_answered_in_smaller_batches_with_the_same_answers(
+    new_model, encoded, monkeypatch
+) -> None:
+    model = new_model(trained=True).eval()
+    prompts = [row.ids[: 4 + number] for number, row in enumerate(encoded[:6])]
+    options = {"max_tokens": 4, "stop_id": 2, "pad_id": 2, "device": "cpu", "batch_size": 6}
+    whole = greedy(model, prompts, **options)
+    widths, generate = [], model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda **given: widths.append(given["input_ids"].numel()) or generate(**given)
+    )
+    monkeypatch.setattr("factory.lora.step.PROMPT_TOKENS", 16)
+    assert greedy(model, prompts, **options) == whole
+    assert len(widths) == 4
+    assert max(widths) <= 16

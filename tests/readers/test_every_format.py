@@ -12,6 +12,7 @@ import pytest
 from factory.readers.registry import EXTENSIONS, READERS, load_reader
 from factory.rows import Document, Quarantined, read_rows
 from factory.stages.ingest import IngestConfig, ingest
+from tests.outside import Outside
 
 
 def write(folder, files):
@@ -51,35 +52,36 @@ def test_words_numbers_and_spans_survive_without_any_connection(samples, read, m
             assert document.text[item.start : item.end] == item.text
 
 
-def test_damaged_files_never_break_the_run(samples, tmp_path):
-    check_mutations(samples, tmp_path, count=10)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_200_damaged_files_of_each_format_never_break_the_run(samples, tmp_path):
-    check_mutations(samples, tmp_path, count=200)
-
-
-def check_mutations(samples, tmp_path, count):
+def test_200_damaged_files_of_each_format_never_break_the_run(samples, tmp_path, monkeypatch):
     mutated = {
         f"{number}/{name}": mutate(data, random.Random(f"{name} {number}"))
         for name, data in samples.items()
-        for number in range(count)
+        for number in range(200)
     }
     source = write(tmp_path / "source", mutated)
     site_packages = list_files(Path(sysconfig.get_paths()["purelib"]))
-    outside = list_files(tmp_path)
-    run(source, tmp_path / "work", timeout_s=30)
-    assert list_files(tmp_path) - outside == {
+    outside = Outside(tmp_path / "outside", monkeypatch)
+    before = list_files(tmp_path)
+    run(source, tmp_path / "work", timeout_s=120)  # of a machine that may be busy
+    assert outside.written() == []
+    assert list_files(tmp_path) - before == {
         f"work/{name}" for name in ("documents.jsonl", "quarantine.jsonl", "sources.json")
     }
+    assert {name: (source / name).read_bytes() for name in list_files(source)} == mutated
     assert list_files(Path(sysconfig.get_paths()["purelib"])) == site_packages
-    documents = list(read_rows(tmp_path / "work/documents.jsonl", Document))
-    refused = list(read_rows(tmp_path / "work/quarantine.jsonl", Quarantined))
-    answered = {row.path.split("!/")[0] for row in [*documents, *refused]}
-    assert answered == set(mutated)
+    check_answers(mutated, tmp_path / "work")
+
+
+def check_answers(files, work):
+    """Every file has rows or a reason in one line that says what to do, and no span is off."""
+    documents = list(read_rows(work / "documents.jsonl", Document))
+    refused = list(read_rows(work / "quarantine.jsonl", Quarantined))
+    assert {row.path.split("!/")[0] for row in [*documents, *refused]} == set(files)
     assert not [row for row in refused if row.reason in ("crashed", "timeout", "out_of_memory")]
+    assert not [
+        row for row in refused if "\n" in row.detail or ": " not in row.detail or len(row.detail) > 400
+    ]
     for row in documents:
         assert all(row.text[item.start : item.end] == item.text for item in row.elements)
 

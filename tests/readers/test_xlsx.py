@@ -62,6 +62,61 @@ def test_tables_apart_are_two_and_merged_rows_repeat(read_one, make):
     assert tables == [(("Hall", "Bay"), ("Larch", "L1"), ("Larch", "L2")), (("x", "y"), ("1", "2"))]
 
 
+def hidden_prices():
+    """Return a workbook of which row 3, columns C to D and column F are hidden."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (
+        ["Part", "Litres", "Cost", "Margin", "Price", "Supplier"],
+        ["pump", 42, "£3", "66%", "£9", "Kestrel"],
+        ["valve", 7, "£1", "50%", "£2", "Ambleford"],
+        ["filter", 1, "£2", "60%", "£5", "Brannoch"],
+    ):
+        sheet.append(row)
+    sheet.column_dimensions.group("C", "D", hidden=True)
+    sheet.column_dimensions["F"].hidden = True
+    sheet.row_dimensions[3].hidden = True
+    return book
+
+
+def test_hidden_columns_and_rows_are_not_read_and_do_not_cut_the_table(read_one, make):
+    book = hidden_prices()
+    (table,) = [item for item in read_one("a.xlsx", make.saved(book)).elements if item.kind == "table"]
+    assert table.cells == (("Part", "Litres", "Price"), ("pump", "42", "£9"), ("filter", "1", "£5"))
+
+
+def test_a_merged_cell_is_read_where_part_of_it_shows(read_one, make):
+    book = hidden_prices()
+    book.active.merge_cells("D2:E4")
+    (table,) = [item for item in read_one("a.xlsx", make.saved(book)).elements if item.kind == "table"]
+    assert table.cells == (("Part", "Litres", "Price"), ("pump", "42", "66%"), ("filter", "1", "66%"))
+
+
+def test_cells_formatted_to_show_nothing_are_not_read(read_one, make):
+    book = openpyxl.Workbook()
+    book.active.append(["pump", "secret", "valve"])
+    book.active["B1"].number_format = ";;;"
+    assert "secret" not in read_one("a.xlsx", make.saved(book)).text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("<sheetData>", '<cols><col min="2" max="999999999" hidden="1"/></cols><sheetData>', False),
+        ("<sheetData>", '<cols><col min="2" max="2" width="0"/></cols><sheetData>', False),
+        ('<row r="2"', '<row r="2" ht="0"', False),
+        ('<row r="2"', '<row r="2" ht="15"', True),
+    ],
+)
+def test_columns_and_rows_without_any_size_are_hidden_too(read_one, make, old, new, shown):
+    file = BytesIO()
+    with zipfile.ZipFile(BytesIO(make.xlsx())) as source, zipfile.ZipFile(file, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(old.encode(), new.encode()))
+    text = read_one("prices.xlsx", file.getvalue()).text
+    assert ("42" in text, "filter" in text) == (shown, True)
+
+
 def test_formulas_without_values_are_counted(read_one, make):
     book = openpyxl.Workbook()
     book.active.append(["sum", 1])

@@ -4,19 +4,18 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from factory import store
-from factory.report.build import write_report
+from factory import pipeline, store
+from factory.bundle.manifest import write_manifest
+from factory.report.build import FOLDERS, write_report
 from factory.report.charts import accuracy_chart
-from factory.report.model import Report, report_schema
+from factory.report.model import Report
 from factory.report.page import split_sentence
 from tests.bundle.manifests import make_manifest
 from tests.report.conftest import stage_rows, write_run
 
-SCHEMA = Path("docs/report.schema.json")
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}$\\frac{1}{0}$"
 
 
@@ -83,10 +82,6 @@ def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_
     assert [len([s for s in data["samples"] if s["correct"] is right]) for right in (True, False)] == [10, 10]
 
 
-def test_the_schema_in_docs_is_the_one_the_code_makes():
-    assert SCHEMA.read_text(encoding="utf-8") == report_schema()
-
-
 def test_page_loads_nothing_and_names_every_chart_and_column(report):
     _, page = report
     outline = _outline(page)
@@ -142,6 +137,25 @@ def test_a_failed_run_gets_a_report_of_what_is_there(tmp_path):
     assert "not run" in page
 
 
+def test_what_an_earlier_run_left_is_not_this_runs(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    write_manifest(tmp_path / "bundle", make_manifest())
+    data = write_report(
+        tmp_path, recipe_name="r", stages=stage_rows("train"), failure="The loss is not finite."
+    )
+    assert data["verdict"] == "The run did not finish. Nothing was measured."
+    for key in ("scores", "gates", "files", "sizes", "documents", "loss", "recall", "samples"):
+        assert data[key] == [], key
+    assert data["base"] is None
+    assert set(data["counts"]) == {"corpus", "chunks", "examples", "dataset"}
+    assert len(data["quarantined"]) == 3
+
+
+def test_folders_are_those_of_the_pipeline():
+    assert {step.stage: step.folder for step in pipeline.STEPS} == FOLDERS
+
+
 def test_an_empty_folder_gets_a_report_too(tmp_path):
     data = write_report(tmp_path / "new", recipe_name="r", stages=[], failure="The source folder is empty.")
     assert data["scores"] == []
@@ -165,9 +179,14 @@ def test_bundle_files_carry_their_folder(tmp_path):
     write_run(tmp_path)
     (tmp_path / "bundle").mkdir()
     file = {"path": "model-Q8_0.gguf", "bytes": 5, "sha256": "a" * 64}
-    store.write_json(tmp_path / "bundle/manifest.json", make_manifest(files=[file]).model_dump(mode="json"))
+    write_manifest(tmp_path / "bundle", make_manifest(files=[file]))
     data = write_report(tmp_path, recipe_name="r", stages=stage_rows(), failure=None)
-    assert data["files"] == [file | {"path": "bundle/model-Q8_0.gguf"}]
+    first, *own = data["files"]
+    assert first == file | {"path": "bundle/model-Q8_0.gguf"}
+    assert [row["path"] for row in own] == ["bundle/manifest.json", "bundle/SHA256SUMS"]
+    for row in own:
+        path = tmp_path / row["path"]
+        assert (row["bytes"], row["sha256"]) == (path.stat().st_size, store.hash_file(path))
     assert data["base"]["name"] == "smollm2"
 
 
@@ -187,7 +206,10 @@ def test_hostile_texts_stay_texts(tmp_path):
     write_report(
         tmp_path,
         recipe_name=ATTACK,
-        stages=[{"name": ATTACK, "status": "failed", "seconds": None, "peak_memory_bytes": None}],
+        stages=[
+            *stage_rows(),
+            {"name": ATTACK, "status": "failed", "seconds": None, "peak_memory_bytes": None},
+        ],
         failure=ATTACK,
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -48,8 +48,48 @@ def test_a_quantized_file_that_loses_is_named():
         score("gguf", 0.3, model="model-Q2_K.gguf"),
         score("gguf", 0.35, model="model-Q4_K_M.gguf"),
     ]
-    assert "model-Q4_K_M.gguf loses by quantization: 35 %." in verdict(scores, [])
+    said = verdict(scores, [])
+    assert "model-Q4_K_M.gguf loses by quantization: 35 %." in said
+    assert said.endswith("model-Q2_K.gguf answers 30 %: 30.0 points less, limit 5.")
     assert "no significant difference" in verdict([score("adapter", 0.6), score("gguf", 0.58)], [])
+
+
+FILES = {"model-Q4_K_M.gguf": 0.62, "model-Q8_0.gguf": 0.59, "model-Q6_K.gguf": 0.57}
+
+
+def judge_files(gates=(), **changes):
+    shares = FILES | {f"model-{name}.gguf": share for name, share in changes.items()}
+    return verdict(
+        [score("adapter", 0.6), *(score("gguf", s, model=m) for m, s in shares.items() if s)], gates
+    )
+
+
+def test_the_file_that_serves_is_judged_not_the_best_one():
+    said = judge_files()
+    assert said.endswith("model-Q8_0.gguf answers 59 %, no significant difference.")
+    assert "Q4_K_M" not in said
+    assert judge_files(Q8_0=None).endswith("model-Q6_K.gguf answers 57 %, no significant difference.")
+    failed = FAILED.model_copy(update={"subject": "model-Q8_0.gguf"})
+    assert judge_files([failed]).endswith("model-Q6_K.gguf answers 57 %, no significant difference.")
+    every = [FAILED.model_copy(update={"subject": name}) for name in FILES]
+    assert "model-Q8_0.gguf answers 59 %" in judge_files(every)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"Q8_0": 0.57},
+            "model-Q8_0.gguf answers 57 %: 3.0 points less, limit 2, no significant difference.",
+        ),
+        (
+            {"Q4_K_M": 0.54},
+            "no significant difference. model-Q4_K_M.gguf answers 54 %: 6.0 points less, limit 5.",
+        ),
+    ],
+)
+def test_every_file_beyond_its_limit_is_named(changes, expected):
+    assert judge_files(**changes).endswith(expected)
 
 
 def test_without_an_adapter_score_the_file_speaks():

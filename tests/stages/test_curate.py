@@ -265,6 +265,20 @@ def test_personal_data_is_gone_from_every_file_of_the_dataset(tmp_path: Path, ru
     assert not [question for question in [*data.valid, *data.test] if question.fact in {phone.id, mail.id}]
 
 
+def test_rows_that_teach_to_abstain_are_masked_too(tmp_path: Path, run) -> None:
+    facts = [make_fact(number, f"{number} kg") for number in range(1, 30)]
+    named = [
+        fact.model_copy(
+            update={"subject": f"ada{number}.tolvane@gmail.com", "relation": f"entry {number % 3}"}
+        )
+        for number, fact in enumerate(facts)
+    ]
+    data = run(_rows(tmp_path, named), unseen_fact_share=0, abstain_share=0.3)
+    refusals = [row for row in data.train if row.form == "abstain"]
+    assert refusals
+    assert not [row for row in refusals if "@gmail.com" in row.messages[-2].content]
+
+
 def test_a_redacted_row_keeps_its_place_and_its_answer_stands_in_its_evidence(tmp_path: Path, run) -> None:
     examples, (_, _, price) = _personal(tmp_path)
     data = run(examples, unseen_fact_share=0, personal_data={"email": "redact", "private_email": "redact"})

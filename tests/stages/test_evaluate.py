@@ -26,7 +26,6 @@ from factory.stages.evaluate import (
     rag_contestant,
     scores,
 )
-from factory.weights import base as bases
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
 
@@ -75,7 +74,11 @@ def models(monkeypatch) -> dict[str, Model]:
 
 
 def _contestant(name: str, questions: Sequence[Question], method: str = "closed_book") -> Contestant:
-    return Contestant(ModelReference("base", name, None, name), method, questions, str)
+    return Contestant(_base(name), method, questions, str)
+
+
+def _base(name: str) -> ModelReference:
+    return ModelReference("base", name, None, name)
 
 
 def _reply(number: int, correct: bool, **fields) -> Reply:
@@ -159,26 +162,50 @@ def test_documents_are_compared_by_base_adapter_and_retrieval() -> None:
     ]
 
 
-def test_retrieval_asks_answerable_questions_the_users_first() -> None:
+def test_retrieval_asks_answerable_questions_of_every_set() -> None:
     asked = [
         _question(1),
         _question(2, ()),
         _question(3, question_set="general"),
         _question(4, question_set="user"),
     ]
-    contestant = rag_contestant(EvaluateConfig(rag_questions=2, passages=1), CHUNKS, asked, "b")
-    assert [question.id for question in contestant.questions] == ["q4", "q1"]
-    assert contestant.method == "rag"
+    contestant = rag_contestant(EvaluateConfig(rag_questions=2, passages=1), CHUNKS, asked, _base("b"))
+    assert {question.id for question in contestant.questions} == {"q4", "q1"}
+    assert (contestant.method, contestant.reference.name) == ("rag", "b")
     assert "north gate is 4711" in contestant.prompt("What is the code of the north gate?")
     assert "12 bar" not in contestant.prompt("What is the code of the north gate?")
 
 
+@pytest.mark.parametrize(
+    ("numbers", "count", "expected"),
+    [
+        ((100, 80), 60, (30, 30)),
+        ((100, 10), 60, (50, 10)),
+        ((10, 100), 60, (10, 50)),
+        ((10, 5), 60, (10, 5)),
+        ((3, 3), 1, (0, 1)),
+        ((100, 0), 60, (60, 0)),
+    ],
+)
+def test_retrieval_is_shared_out_evenly_and_over_the_whole_set(numbers, count: int, expected) -> None:
+    names = ("unseen_phrasing", "user")
+    asked = [
+        _question(i, question_set=name) for name, n in zip(names, numbers, strict=True) for i in range(n)
+    ]
+    found = rag_contestant(EvaluateConfig(rag_questions=count), CHUNKS, asked, _base("b")).questions
+    assert tuple(sum(row.question_set == name for row in found) for name in names) == expected
+    assert len({(row.question_set, row.id) for row in found}) == sum(expected)
+    if numbers == (100, 80):
+        assert [row.id for row in found if row.question_set == "unseen_phrasing"][-1] == "q96"
+
+
 def _inputs(folder: Path, questions: Sequence[Question]) -> dict[str, Path]:
-    for name in ("dataset", "chunks", "gguf", "adapter", "work"):
+    names = ("dataset", "chunks", "gguf", "adapter", "base", "work")
+    for name in names:
         (folder / name).mkdir()
     write_rows(folder / "dataset" / "test.jsonl", questions)
     write_rows(folder / "chunks" / "chunks.jsonl", CHUNKS)
-    return {name: folder / name for name in ("dataset", "chunks", "gguf", "adapter", "work")}
+    return {name: folder / name for name in names}
 
 
 def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path) -> None:
@@ -236,18 +263,63 @@ def test_general_questions_and_retrieval_can_be_left_out(models, tmp_path: Path)
     assert len(models["b"].asked) == len(models["adapter"].asked) == 1
 
 
+def _write_questions(path: Path, *sources: str | None) -> Path:
+    rows = [{"question": f"What is {i}?", "answers": ["x"], "source": s} for i, s in enumerate(sources)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("sources", [("gone.md", "other/pump.md"), ("ump.md", None)])
+def test_questions_on_other_documents_are_left_out_counted_and_said(
+    models, tmp_path: Path, caplog, sources: tuple[str | None, ...]
+) -> None:
+    folders = _inputs(tmp_path, [_question(1)])
+    models["adapter"], models["b"] = Model(str), Model(str)
+    config = EvaluateConfig(
+        general=False, rag=False, questions=_write_questions(tmp_path / "mine.jsonl", *sources)
+    )
+    counts = evaluate(config, base_name="b", system="", **folders)
+    assert counts == {"questions": 1, "models": 2, "replies": 2, "questions_left_out": 2}
+    assert [record.getMessage() for record in caplog.records] == [
+        "evaluate.questions is left out: none of its 2 questions is on a document of this corpus"
+    ]
+    rows = store.read_json(folders["work"] / "scores.json")
+    assert {row["question_set"] for row in rows} == {"unseen_phrasing"}
+
+
+def test_sources_are_known_by_their_ends_and_named_as_the_corpus_names_them(models, tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [])
+    models["adapter"], models["b"] = Model(lambda _: "x"), Model(str)
+    mine = _write_questions(tmp_path / "mine.jsonl", "pump.md", "manuals/pump.md", "gone.md", None)
+    counts = evaluate(
+        EvaluateConfig(general=False, rag=False, questions=mine), base_name="b", system="", **folders
+    )
+    assert counts == {"questions": 4, "models": 2, "replies": 8}
+    documents = store.read_json(folders["work"] / "documents.json")
+    assert [(row["document"], row["n"]) for row in documents] == [("gone.md", 1), ("manuals/pump.md", 2)]
+
+
+def test_a_source_that_fits_two_documents_keeps_its_name(models, tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [])
+    both = [*CHUNKS, *make_chunks("The pump is red.", path="old/pump.md")]
+    write_rows(folders["chunks"] / "chunks.jsonl", both)
+    models["adapter"], models["b"] = Model(str), Model(str)
+    mine = _write_questions(tmp_path / "mine.jsonl", "pump.md", "old/pump.md")
+    evaluate(EvaluateConfig(general=False, rag=False, questions=mine), base_name="b", system="", **folders)
+    documents = store.read_json(folders["work"] / "documents.json")
+    assert [row["document"] for row in documents] == ["old/pump.md", "pump.md"]
+
+
 def test_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
     folders = _inputs(tmp_path, [])
     with pytest.raises(EvaluateError, match="nothing to ask"):
         evaluate(EvaluateConfig(general=False), base_name="b", system="", **folders)
 
 
-def test_a_real_base_and_adapter_are_told_apart(tmp_path: Path, monkeypatch) -> None:
+def test_a_real_base_and_adapter_are_told_apart_and_the_prepared_folder_is_used(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    base = make_tiny_base(tmp_path / "base")
-    made = bases.Base(TINY_NAME, "0" * 64, "apache-2.0", "test", base)
-    monkeypatch.setattr(bases, "open_base", lambda name: {TINY_NAME: made}[name])
+    base = make_tiny_base(tmp_path / "prepared")
     questions = [
         Question(
             id=str(number), question=question, answers=(answer,), question_set="unseen_phrasing", form="x"
@@ -255,6 +327,7 @@ def test_a_real_base_and_adapter_are_told_apart(tmp_path: Path, monkeypatch) -> 
         for number, (question, answer) in enumerate(TINY_ROWS)
     ]
     folders = _inputs(tmp_path, questions)
+    folders["base"] = base
     folders["adapter"] = make_tiny_adapter(base, tmp_path / "trained", steps=150)
     evaluate(EvaluateConfig(general=False), base_name=TINY_NAME, system="", **folders)
     torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from factory import store
 from factory.bundle.manifest import read_manifest, verify_bundle
-from factory.errors import ExportError
+from factory.errors import ExportError, GateError
 from factory.stages.export import ExportConfig, export
 from tests.bundle.inputs import write_gguf, write_inputs, write_safetensors
 
@@ -75,8 +75,20 @@ def test_the_16_bit_file_comes_when_asked_for_or_when_nothing_else_passed(make_b
     assert counts["default_file"] == "model-Q8_0.gguf"
     _, alone = make_bundle(failing=("model-Q8_0.gguf", "model-Q4_K_M.gguf"), number=2)
     assert alone["default_file"] == "model-F16.gguf"
-    with pytest.raises(ExportError, match="None of 4 GGUF"):
-        make_bundle(failing=("model-Q8_0.gguf", "model-Q4_K_M.gguf", "model-F16.gguf"), number=3)
+
+
+def test_without_a_file_that_passed_there_is_no_bundle_and_the_gates_are_named(make_bundle):
+    every = ("model-Q8_0.gguf", "model-Q4_K_M.gguf", "model-F16.gguf")
+    with pytest.raises(
+        GateError, match=r"3 quality gate\(s\) not met: .*model-F16.gguf is 0.31, limit 0.1;.*no bundle"
+    ):
+        make_bundle(failing=every)
+
+    def nothing_measured(out):
+        store.write_json(out / "checks/files.json", {})
+
+    with pytest.raises(ExportError, match="No GGUF file was checked"):
+        make_bundle(change=nothing_measured, number=2)
 
 
 def test_modelfile_states_template_stops_and_limits(make_bundle):
@@ -91,7 +103,7 @@ def test_modelfile_states_template_stops_and_limits(make_bundle):
         'LICENSE """The base model smollm2-135m-instruct is licensed under apache-2.0."""\n'
     )
     silent, _ = make_bundle(system="", number=2, num_ctx=512)
-    assert "SYSTEM" not in (silent / "Modelfile").read_text()
+    assert '\nSYSTEM """"""\n' in (silent / "Modelfile").read_text()
     assert "num_ctx 512" in (silent / "Modelfile").read_text()
     with pytest.raises(ExportError, match="three double quotes"):
         make_bundle(system='Say "yes"', number=3)
@@ -127,7 +139,7 @@ def test_readme_names_every_runtime_with_the_exact_file(make_bundle):
         "ollama create tolvane -f Modelfile",
         "llama-cli -m model-Q8_0.gguf",
         "llama-server -m model-Q8_0.gguf",
-        "lms import model-Q8_0.gguf",
+        "lms import --copy model-Q8_0.gguf",
         "sha256sum -c SHA256SUMS",
         f"-sys '{SYSTEM}'",
     ):

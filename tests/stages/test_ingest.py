@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from factory.errors import IngestError
+from factory.progress import Progress
 from factory.rows import Document, Quarantined, read_rows
 from factory.stages.ingest import IngestConfig, ingest
 
@@ -70,23 +71,25 @@ def test_rows_are_sorted_valid_and_counted(finished):
     ]
 
 
-def test_workers_and_interruptions_change_no_byte(finished, tmp_path):
+def test_workers_and_interruptions_change_no_byte(finished, tmp_path, monkeypatch):
     source, corpus, _ = finished
     config = IngestConfig(source=source)
 
-    def stop_after_three(done, total):
+    def stop_after_three(bar, done, total):
         assert total == len(FILES)
         if done == 4:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(Progress, "update", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
-        ingest(config, work=tmp_path, previous=None, workers=2, progress=stop_after_three)
+        ingest(config, work=tmp_path, previous=None, workers=2)
     partial = tmp_path / "partial.jsonl"
     seals = partial.read_text().count('"source":')
     with partial.open("ab") as file:
         file.write(b'{"path": "torn')
     seen = []
-    ingest(config, work=tmp_path, previous=None, workers=2, progress=lambda done, total: seen.append(done))
+    monkeypatch.setattr(Progress, "update", lambda bar, done, total: seen.append(done))
+    ingest(config, work=tmp_path, previous=None, workers=2)
     assert content(tmp_path) == content(corpus)
     assert len(seen) == len(FILES) - seals < len(FILES)
 
@@ -112,20 +115,15 @@ def test_a_killed_run_goes_on(tmp_path):
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
-def test_only_changed_files_are_read_again(finished, tmp_path):
+def test_only_changed_files_are_read_again(finished, tmp_path, monkeypatch):
     _, corpus, _ = finished
     changed = {name: data for name, data in FILES.items() if name != "c.html"} | {
         "a.md": b"# Leave\n\nNow 28 days.\n"
     }
     source = fill(tmp_path / "source", changed)
     read_again = []
-    counts = ingest(
-        IngestConfig(source=source),
-        work=tmp_path / "new",
-        previous=corpus,
-        workers=1,
-        progress=lambda done, total: read_again.append(done),
-    )
+    monkeypatch.setattr(Progress, "update", lambda bar, done, total: read_again.append(done))
+    counts = ingest(IngestConfig(source=source), work=tmp_path / "new", previous=corpus, workers=1)
     assert (len(read_again), counts["reused"], counts["documents"]) == (1, 5, 5)
     texts = {row.path: row.text for row in read_rows(tmp_path / "new/documents.jsonl", Document)}
     assert "28 days" in texts["a.md"]

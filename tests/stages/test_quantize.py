@@ -68,8 +68,8 @@ def test_the_effective_mix_is_logged(inputs, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="factory.stages.quantize")
     quantize(QuantizeConfig(types=("Q4_K_M",), imatrix_tokens=0, threads=1), **inputs, work=tmp_path)
 
-    assert "model-Q4_K_M.gguf: {'Q5_0': 12" in caplog.text
-    assert "14 fallbacks" in caplog.text
+    assert "model-Q4_K_M.gguf holds 12 Q5_0, 5 F32, 3 Q8_0: " in caplog.text
+    assert " bits a weight, 14 fallbacks, " in caplog.text
 
 
 def test_an_interrupted_run_keeps_what_is_finished(inputs, tmp_path, monkeypatch):

@@ -53,6 +53,10 @@ def _failed(inputs, work, gguf=None, **changes):
     }
 
 
+def _passed(work):
+    return {name for name, passed in store.read_json(work / "files.json").items() if passed}
+
+
 @pytest.fixture
 def copied(trained, tmp_path):
     """The files of the trained adapter, in a folder that a test may damage."""
@@ -97,6 +101,18 @@ def test_rows_in_the_wrong_order_are_found(trained, copied, tmp_path):
     rewrite_gguf(trained["gguf"] / "model-F16.gguf", copied / "model-F16.gguf", change_tensor=permute)
 
     assert ("top5_difference", "model-F16.gguf") in _failed(trained, tmp_path / "work", copied)
+    assert _passed(tmp_path / "work") == {"adapter_model.safetensors", "model.safetensors"}
+
+
+def test_a_faithful_copy_of_a_faulty_file_does_not_pass(trained, copied, tmp_path):
+    from factory.weights.quantizer import quantize_file
+
+    shutil.copyfile(trained["base"] / "base-F16.gguf", copied / "model-F16.gguf")
+    quantize_file(copied / "model-F16.gguf", copied / "model-Q8_0.gguf", "Q8_0", None, 1)
+    failed = _failed(trained, tmp_path / "work", copied)
+
+    assert {("kl_divergence", "model-Q8_0.gguf"), ("same_top_token", "model-Q8_0.gguf")}.isdisjoint(failed)
+    assert "model-Q8_0.gguf" not in _passed(tmp_path / "work")
 
 
 def test_an_adapter_that_was_not_applied_is_found(trained, copied, tmp_path):
@@ -106,6 +122,7 @@ def test_an_adapter_that_was_not_applied_is_found(trained, copied, tmp_path):
     merged = shutil.copytree(trained["merged"], tmp_path / "merged")
     shutil.copyfile(trained["base"] / "model.safetensors", merged / "model.safetensors")
     assert _failed(trained, tmp_path / "work", merged=merged) == {("top5_difference", "model.safetensors")}
+    assert _passed(tmp_path / "work") == {"adapter_model.safetensors"}, "all others were made from it"
 
 
 @pytest.mark.parametrize("factor", [0.5, 2**0.5, 1.1])
@@ -164,6 +181,7 @@ def test_an_adapter_without_effect_is_found(trained, tmp_path):
     assert ("adapter_moves_logits", "adapter_model.safetensors") in _failed(
         trained, tmp_path / "work", adapter=weak
     )
+    assert _passed(tmp_path / "work") == set()
 
 
 def test_what_cannot_be_measured_is_an_error(trained, copied, tmp_path):

@@ -15,6 +15,15 @@ def test_limits_belong_to_what_passes():
     assert gates.rows()[0] == {"name": "a", "subject": "x.gguf", "value": 0.5, "limit": 0.5, "passed": True}
 
 
+def test_a_file_is_no_better_than_what_it_rests_on():
+    gates = Gates(rests_on={"merged": "adapter", "f16": "merged", "q8": "f16"})
+    for subject in ("adapter", "merged", "f16", "q8", "other"):
+        gates.at_most("a", subject, int(subject == "merged"), 0.5)
+
+    assert gates.files() == {"adapter": True, "merged": False, "f16": False, "q8": False, "other": True}
+    assert [gate.subject for gate in gates.gates if not gate.passed] == ["merged"]
+
+
 def test_what_cannot_be_measured_fails_and_stays_json():
     gates = Gates()
     gates.at_most("a", "x", float("nan"), 1)

@@ -109,3 +109,12 @@ def test_the_child_needs_no_torch():
     code = "import sys, factory.weights.quantizer; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_child_that_does_not_end_is_stopped_and_named(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantizer, "TIMEOUT_S", 0.01)
+    with pytest.raises(
+        QuantizeError, match=r"base-F16.gguf was not quantized to Q8_0 within 0.01 s: choose another"
+    ):
+        quantizer.quantize_file(tiny_base / "base-F16.gguf", tmp_path / "q.gguf", "Q8_0", None, 1)
+    assert list(tmp_path.iterdir()) == []
