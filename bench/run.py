@@ -37,9 +37,9 @@ def command_seconds(*arguments: str) -> float:
 
 
 def ingest_rate(folder: Path) -> float:
-    """Return documents a second on one core after start-up: two runs, one of them over a single file, subtracted."""
+    """Return documents a second on one core after start-up: two runs, one over a file of each format, subtracted."""
     times, counts = [], []
-    first = sorted(path for path in folder.rglob("*.md"))[:1]
+    first = {path.suffix: path for path in sorted(folder.rglob("*")) if path.is_file()}.values()
     for include in (("**",), tuple(path.relative_to(folder).as_posix() for path in first)):
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()

@@ -108,6 +108,9 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[An
         parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
     if retrieval := pick(scores, "base", question_set, "rag"):
         parts.append(_retrieval_sentence(retrieval, tuned, answers))
+    held_out = pick(scores, "adapter", "unseen_phrasing")
+    if question_set == "user" and held_out:
+        parts.append(_held_out_sentence(held_out, pick(scores, "base", "unseen_phrasing")))
     if tuned.n < MIN_QUESTIONS:
         parts.append(f"n is too small to tell: ask at least {MIN_QUESTIONS} questions.")
     return " ".join(parts)
@@ -152,6 +155,14 @@ def _answers_sentence(tuned: Score, base: Score | None, question_set: str, answe
     if tuned.accuracy < base.accuracy:
         return f"{start}, the base {percent(base.accuracy)}: training made it worse."
     return f"{start} (base {percent(base.accuracy)})."
+
+
+def _held_out_sentence(tuned: Score, base: Score | None) -> str:
+    beside = f", the base {percent(base.accuracy)}" if base else ""
+    return (
+        f"Of {tuned.n} trained facts, asked near the wording of the documents but in a form kept out of training, it "
+        f"answers {percent(tuned.accuracy)}{beside}."
+    )
 
 
 def _gguf_sentence(small: Score, tuned: Score, answers: Sequence[Answer]) -> str:

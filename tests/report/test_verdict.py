@@ -146,3 +146,21 @@ def test_retrieval_asked_fewer_questions_is_compared_on_those():
     assert expected in verdict(scores, [], rows)
     few = [score("adapter", 0.40), score("base", 0.90, n=5, method="rag")]
     assert "too few to compare" in verdict(few, [])
+
+
+def test_beside_the_users_questions_stands_what_was_learned_of_the_trained_facts() -> None:
+    def score(kind: str, question_set: str, accuracy: float) -> Score:
+        return Score(
+            model=kind, kind=kind, question_set=question_set, method="closed_book",
+            n=100, accuracy=accuracy, low=0.0, high=1.0,
+        )  # fmt: skip
+
+    scores = [
+        score(kind, question_set, accuracy)
+        for question_set, values in (("user", (0.02, 0.05)), ("unseen_phrasing", (0.0, 0.56)))
+        for kind, accuracy in zip(("base", "adapter"), values, strict=True)
+    ]
+    said = verdict(scores, [])
+    assert said.startswith("The adapter answers 5 % of your 100 questions")
+    assert said.endswith("in a form kept out of training, it answers 56 %, the base 0 %.")
+    assert "kept out of training" not in verdict(scores[2:], [])
