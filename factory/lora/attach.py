@@ -150,5 +150,6 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     for config in model.peft_config.values():
         config.base_model_name_or_path = base_name
         config.inference_mode = True
+        config.target_modules = sorted(config.target_modules)  # a set: peft would write it in any order
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template card; the bundle has its own
