@@ -1,6 +1,6 @@
 """More wordings of questions from a teacher model: asked for, checked, remembered. It gives no answers.
 
-Secrets and personal numbers are masked before a teacher sees a text, since it may be an endpoint elsewhere.
+What is masked by default (secrets, cards, accounts, ids) is masked before a teacher sees a text: it may be elsewhere.
 """
 
 import json
@@ -15,10 +15,9 @@ from factory.facts.phrasing import TEST_FORMS, Ask
 from factory.rows import Message
 from factory.text import normalize
 from factory.text.neutralize import neutralize
-from factory.text.redact import DEFAULT_POLICIES, redact
+from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, redact
 
 NUM_REWORDINGS = 3
-SEPARATOR = "\n\n\u241e\n\n"  # the sign for a record separator: no document means it
 MAX_TOKENS = 200
 # Links, markup and words to a model: no question about a fact needs them, an injected one does.
 FOREIGN = re.compile(

@@ -38,7 +38,6 @@ class Places:
     inputs: torch.Tensor
     bias: torch.Tensor
     real: torch.Tensor
-    shared: torch.Tensor
 
 
 def find_places(layout: Layout, num_heads: int, num_key_heads: int, dtype: torch.dtype) -> Places:
@@ -65,13 +64,12 @@ def find_places(layout: Layout, num_heads: int, num_key_heads: int, dtype: torch
     bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, HIDDEN)
     size = width + prefix
     bias = bias[:, None, None].expand(-1, num_key_heads, fold, -1, -1).reshape(-1, fold * width, size)
-    flat = torch.full((len(layout.ids),), 0, device=device)
-    row_N, place_N = flat.clone(), flat.clone()
+    row_N, place_N = torch.zeros_like(layout.ids), torch.zeros_like(layout.ids)
     for number, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         row_N[start : start + length] = number
         place_N[start : start + length] = places_T[:length]
     outputs = ((row_N[:, None, None] * num_key_heads + group_G[:, None]) * fold + heads_GF % fold) * width
-    outputs = (outputs + place_N[:, None, None]).reshape(len(flat), num_heads)
+    outputs = (outputs + place_N[:, None, None]).reshape(len(row_N), num_heads)
     key_places = (row_N[:, None] * num_key_heads + group_G) * size + prefix + place_N[:, None]
     num_queries, num_keys = queries.numel(), keys.numel()
     inputs = torch.cat([outputs, num_queries + key_places, num_queries + num_keys + key_places], dim=1)
@@ -88,7 +86,6 @@ def find_places(layout: Layout, num_heads: int, num_key_heads: int, dtype: torch
         .expand(-1, num_key_heads, fold, -1)
         .reshape(-1, fold * width, 1)
         .to(dtype),
-        shared=shared_P,
     )
 
 

@@ -17,11 +17,10 @@ from factory.rows import Example, Fact, Message, Question, read_rows, write_rows
 from factory.text import normalize
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
-from factory.text.redact import DEFAULT_POLICIES, Kind, Policy, redact
+from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
 CODE_VERSION = 2
 SHORT_ANSWER_WORDS = 15
-SEPARATOR = "\n\n\u241e\n\n"  # the sign for a record separator: no document means it
 
 
 class CurateConfig(BaseModel):

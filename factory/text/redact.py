@@ -38,6 +38,9 @@ DEFAULT_POLICIES: Mapping[str, Policy] = {
     "ip": "allow",
     "phone": "allow",
 }
+SEPARATOR = (
+    "\n\n\u241e\n\n"  # between texts that are redacted as one; no document means the record separator's sign
+)
 DEFAULT_REGIONS = ("GB", "US")
 # Six digits: any two of 100 values share a name once in 3,400 corpora; more would cost tokens.
 NAME_DIGITS = 6

@@ -33,7 +33,7 @@ def test_attention_is_that_of_each_row_alone(share, short, sizes):
     rows = [_row([1, 2, 3, *range(10, 10 + size)], 2 + size) for size in sizes]
     rows[0] = _row([1, 2, 3, *range(50, 50 + sizes[0])], 2 + sizes[0])
     layout = lay_out(rows, share=share)
-    assert layout.prefix == (3 if share and min(sizes) > 1 else layout.prefix)
+    assert layout.prefix == (min(3, 1 + min(sizes)) if share else 0)
     heads = torch.randn(len(layout.ids), HEADS + 2 * KEYS, SIZE, requires_grad=True)
     copy = heads.detach().clone().requires_grad_()
     places = find_places(layout, HEADS, KEYS, torch.float32) if short else None
