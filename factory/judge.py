@@ -11,7 +11,7 @@ from factory.tasks.questions import general_questions, read_user_questions
 
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
-RECHECK_QUESTIONS = 12
+RECHECK_QUESTIONS = 60
 
 
 def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
