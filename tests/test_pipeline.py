@@ -323,7 +323,7 @@ def killed(config, *, work, **given):
     (work / "half.txt").write_text("x")
     os._exit(9)
 ingest, chunk = pipeline.STEPS[:2]
-pipeline.STEPS = (replace(ingest, run=first), replace(chunk, run=killed, base=False))
+pipeline.STEPS = (replace(ingest, run=first, code_version=1), replace(chunk, run=killed, base=False))
 folder = Path(sys.argv[1])
 pipeline.Run(load_recipe(folder / "recipe.yaml"), folder / "out", print).execute()
 """
