@@ -18,7 +18,7 @@ from factory.tasks import questions as question_files
 from factory.tasks.score import interval, is_right
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 2
+CODE_VERSION = 3
 BATCH = 64
 
 
@@ -38,7 +38,7 @@ class EvaluateConfig(BaseModel):
     general: bool = True
     rag: bool = True
     rag_questions: int = Field(default=60, ge=1)
-    passages: int = Field(default=2, ge=1, le=20)
+    passages: int = Field(default=1, ge=1, le=20)
     max_answer_tokens: int = Field(default=24, ge=4, le=1024)
 
 
