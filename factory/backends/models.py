@@ -162,14 +162,14 @@ class GgufAnswerer:
 
 
 class TorchAnswerer:
-    """A base, merged or adapted model in torch, in the precision that it is trained in."""
+    """A base, merged or adapted model in torch, in float32 on a CPU: bf16 moves answers by points."""
 
     def __init__(self, reference: ModelReference, system: str) -> None:
         """Load weights and tokenizer."""
         from factory.lora import attach
 
         device = attach.pick_device()
-        dtype = attach.pick_dtype("auto", device)
+        dtype = attach.pick_dtype("auto" if device == "cuda" else "float32", device)
         folder = reference.path if reference.kind == "merged" else prepare(reference).base_folder
         assert folder is not None, "a merged model has a path and a prepared reference a base folder"
         self._tokenizer = attach.load_tokenizer(folder)
