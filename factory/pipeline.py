@@ -235,6 +235,8 @@ class Run:
         teacher = self.recipe.synthesize.teacher
         if step.stage == "synthesize" and teacher and teacher.gguf:
             found["teacher"] = _hash_input(teacher.gguf, "synthesize.teacher.gguf")
+        if step.stage == "synthesize" and self.recipe.synthesize.feedback:
+            found["feedback"] = _hash_input(self.recipe.synthesize.feedback, "synthesize.feedback")
         if step.stage == "evaluate" and self.recipe.evaluate.questions:
             found["questions"] = _hash_input(self.recipe.evaluate.questions, "evaluate.questions")
         return found

@@ -39,7 +39,12 @@ YAML_FAULTS = (
     OverflowError,
     RecursionError,
 )
-PATH_KEYS = (("ingest", "source"), ("evaluate", "questions"), ("synthesize", "teacher", "gguf"))
+PATH_KEYS = (
+    ("ingest", "source"),
+    ("evaluate", "questions"),
+    ("synthesize", "teacher", "gguf"),
+    ("synthesize", "feedback"),
+)
 
 
 class Recipe(BaseModel):

@@ -185,6 +185,22 @@ def test_a_teachers_file_counts_by_its_bytes_not_its_path(factory):
     assert factory.ran == ["synthesize"]
 
 
+def test_feedback_counts_by_its_bytes_and_only_when_it_is_named(factory):
+    factory.run()
+    (factory.folder / "one.jsonl").write_text("rows")
+    (factory.folder / "two.jsonl").write_text("rows")
+    factory.run(f"synthesize.feedback={factory.folder / 'one.jsonl'}")
+    assert factory.ran == ["synthesize"]
+    factory.run(f"synthesize.feedback={factory.folder / 'two.jsonl'}")
+    assert factory.ran == []
+    (factory.folder / "two.jsonl").write_text("more rows")
+    factory.run(f"synthesize.feedback={factory.folder / 'two.jsonl'}")
+    assert factory.ran == ["synthesize"]
+    assert str(factory.run("synthesize.feedback=no.jsonl").error).endswith(
+        "check synthesize.feedback in the recipe"
+    )
+
+
 def test_a_missing_teacher_is_named_with_its_key(factory):
     outcome = factory.run("synthesize.teacher.gguf=no.gguf")
     assert isinstance(outcome.error, UsageError)

@@ -152,12 +152,15 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     (tmp_path / "recipes").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    text = SMALL + "evaluate:\n  questions: ../q.jsonl\nsynthesize:\n  teacher:\n    gguf: t.gguf\n"
+    text = SMALL + (
+        "evaluate:\n  questions: ../q.jsonl\nsynthesize:\n  feedback: f.jsonl\n  teacher:\n    gguf: t.gguf\n"
+    )
     path = write(tmp_path / "recipes", text)
     recipe = load_recipe(path)
     assert recipe.ingest.source == tmp_path / "recipes" / "docs"
     assert recipe.evaluate.questions.resolve() == tmp_path / "q.jsonl"
     assert recipe.synthesize.teacher.gguf == tmp_path / "recipes" / "t.gguf"
+    assert recipe.synthesize.feedback == tmp_path / "recipes" / "f.jsonl"
     recipe = load_recipe(Path("../recipes/tiny.yaml"), ["ingest.source=mine", "evaluate.questions=/q.jsonl"])
     assert recipe.ingest.source.resolve() == tmp_path / "here" / "mine"
     assert recipe.evaluate.questions == Path("/q.jsonl")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, replay
+from factory.facts import abstain, card, feedback, replay
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Example, Fact, Message, Question, read_rows, write_rows
 from factory.text import normalize
@@ -70,7 +70,8 @@ def curate(
             f"None of {len(rows)} example(s) is left to train on: {dict(found)}; loosen curate.personal_data"
         )
     crossed = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
-    refusals, found_there = _clean(crossed, policies, special)
+    told = {_prompt(row) for row in train if row.form == feedback.FORM}
+    refusals, found_there = _clean((row for row in crossed if _prompt(row) not in told), policies, special)
     valid, test = _phrasing_questions(kept, train, facts, config, seed)
     hidden = _unseen_questions(clean, unseen, facts)
     general = replay.examples(system) if config.replay else []
@@ -160,15 +161,17 @@ def _prompt(row: Example) -> str:
 
 
 def _overlaps(row: Example, unseen: set[str], facts: dict[str, Fact]) -> bool:
-    """Tell whether a row was made from a stretch of text that holds a withheld fact, and says its answer."""
+    """Tell whether a row says a withheld fact's answer and was made from the text that holds it, or by a person."""
     if row.evidence is None:
         return False
-    spoken = " ".join(message.content for message in row.messages)
-    for identity in unseen:
-        hidden = facts[identity].evidence
+    spoken = [message.content for message in row.messages]
+    for fact in (facts[identity] for identity in unseen):
+        hidden, told = fact.evidence, row.form == feedback.FORM
         same = hidden.document == row.evidence.document
         shared = same and hidden.start < row.evidence.end and row.evidence.start < hidden.end
-        if shared and normalize.contains(spoken, facts[identity].answer):
+        if shared and normalize.contains(" ".join(spoken), fact.answer):
+            return True
+        if told and feedback.tells(spoken[-2], spoken[-1], fact):
             return True
     return False
 

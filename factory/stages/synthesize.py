@@ -2,11 +2,12 @@
 
 Facts come from structure and grammar; a teacher (a local GGUF or any OpenAI-compatible endpoint), when the
 recipe names one, only adds wordings of questions. Every answer stands in its evidence, or the fact is
-refused.
+refused. Answers that people corrected, when the recipe names a file of them, are rows of their own.
 """
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from factory import store
 from factory.backends.registry import TeacherConfig, open_teacher
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
-from factory.facts import extract, passages, versions
+from factory.facts import extract, feedback, passages, versions
 from factory.facts.extract import Draft
-from factory.facts.phrasing import Ask, answer_of
+from factory.facts.phrasing import TEST_FORMS, Ask, answer_of
 from factory.facts.teacher import reword
 from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize
 
+logger = logging.getLogger(__name__)
 CODE_VERSION = 2
 
 
@@ -31,7 +33,8 @@ class SynthesizeConfig(BaseModel):
 
     `max_facts_per_document` keeps one large table from filling the dataset. `passages` adds rows that retell
     the documents sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the
-    machine unless it is an endpoint.
+    machine unless it is an endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
+    as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +42,7 @@ class SynthesizeConfig(BaseModel):
     max_facts_per_document: int = Field(default=200, ge=1)
     passages: bool = False
     teacher: TeacherConfig | None = None
+    feedback: Path | None = Field(default=None, exclude=True)
 
 
 def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Path) -> dict[str, Any]:
@@ -62,10 +66,12 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     examples = [example for draft in drafts for example in _examples(draft, system)]
     if config.passages:
         examples += passages.examples(current, system)
-    unique = {example.id: example for example in examples}
+    told = feedback.examples(config.feedback, system) if config.feedback else []
+    examples, num_replaced = _without_contradicted(examples, told)
+    unique = {example.id: example for example in [*examples, *told]}
     write_rows(work / "facts.jsonl", [draft.fact for draft in drafts])
     write_rows(work / "examples.jsonl", unique.values())
-    return {
+    counts = {
         "facts": len(drafts),
         "facts_by_kind": dict(Counter(draft.fact.kind for draft in drafts)),
         "examples": len(unique),
@@ -73,6 +79,30 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         "refused": refused,
         "superseded_documents": superseded,
     }
+    return counts | ({"feedback": len(told), "replaced_by_feedback": num_replaced} if told else {})
+
+
+def _without_contradicted(rows: Sequence[Example], told: Sequence[Example]) -> tuple[list[Example], int]:
+    """Return the rows but those that people answered otherwise, and how many these were; test rows stay."""
+    if not told:
+        return list(rows), 0
+    gold = {_plain(row, -2): _plain(row, -1) for row in told}
+    kept = [
+        row
+        for row in rows
+        if row.form in TEST_FORMS or gold.get(_plain(row, -2), _plain(row, -1)) == _plain(row, -1)
+    ]
+    if len(kept) < len(rows):
+        logger.warning(
+            "synthesize.feedback answers %d question(s) otherwise than the documents, which are still trained on in "
+            "other wordings: correct the documents, too",
+            len(rows) - len(kept),
+        )
+    return kept, len(rows) - len(kept)
+
+
+def _plain(row: Example, turn: int) -> str:
+    return normalize.normalize(row.messages[turn].content)
 
 
 def _capped(chunks: Iterable[Chunk], limit: int) -> Iterator[Draft]:

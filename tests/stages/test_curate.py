@@ -8,7 +8,7 @@ import pytest
 
 from factory.chat.template import conversation
 from factory.errors import CurateError
-from factory.facts import passages
+from factory.facts import feedback, passages
 from factory.facts.abstain import ABSTENTION
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Example, Fact, Question, read_rows, write_rows
@@ -203,6 +203,24 @@ def test_a_wording_of_the_teacher_that_equals_a_test_question_is_not_trained(tmp
     data = run(_rows(tmp_path, facts, stolen), unseen_fact_share=0)
     assert "reworded" not in {row.form for row in data.train}
     assert len(data.valid) + len(data.test) == 10
+
+
+def test_feedback_is_trained_but_neither_tested_nor_lets_out_what_is_kept_back(tmp_path: Path, run) -> None:
+    facts = [make_fact(number) for number in range(10, 20)]
+    plain = run(_rows(tmp_path, facts), unseen_fact_share=0.2, name="plain")
+    (hidden, *_) = (plain.facts[str(question.fact)] for question in plain.hidden())
+    told = {
+        "Is tea free?": "Yes, from the yard kitchen",
+        "do you know how much TD-12 weighs": "a lot",
+        f"Somebody asks about {hidden.subject}, how heavy?": f"It is {hidden.answer}.",
+    }
+    path = tmp_path / "feedback.jsonl"
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in told.items()))
+    data = run(_rows(tmp_path, facts, feedback.examples(path, "")), unseen_fact_share=0.2)
+    trained = [row.messages[-2].content for row in data.train if row.form == feedback.FORM]
+    assert trained == ["Is tea free?"]
+    assert (data.test, data.valid) == (plain.test, plain.valid)
+    assert [row for row in data.train if row.form != feedback.FORM] == plain.train
 
 
 def test_near_duplicates_go_but_like_questions_with_other_answers_stay(tmp_path: Path, run) -> None:

@@ -1,5 +1,7 @@
 """Synthesize: every row grounded, every question with one answer, capped by document, stale documents left out."""
 
+import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +110,58 @@ def test_runs_are_alike(tmp_path: Path) -> None:
         _run(tmp_path / name, make_chunks("The workshop opens at 07:30.", PRICES), passages=True)
     files = [(tmp_path / name / "work" / "examples.jsonl").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+def _feedback(tmp_path: Path, *rows: tuple[str, str]) -> Path:
+    path = tmp_path / "feedback.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": row[0], "answer": row[1]}) + "\n" for row in rows), "utf-8"
+    )
+    return path
+
+
+def test_feedback_adds_rows_with_their_answer_as_evidence_and_no_fact(tmp_path: Path) -> None:
+    plain_facts, plain, counts = _run(tmp_path, make_chunks(PRICES))
+    path = _feedback(tmp_path, ("Is tea free?", "Yes, at 10:40"), ("is tea free", "Yes, it is"))
+    facts, rows, told = _run(tmp_path, make_chunks(PRICES), feedback=path)
+    assert (facts, rows[:-1]) == (plain_facts, plain)
+    assert (rows[-1].form, rows[-1].facts) == ("feedback", ())
+    assert [message.content for message in rows[-1].messages] == ["Be short.", "is tea free", "Yes, it is"]
+    assert rows[-1].evidence.text == "Yes, it is"
+    assert told["examples_by_form"]["feedback"] == told["feedback"] == 1
+    assert told["replaced_by_feedback"] == 0
+    assert "feedback" not in counts
+
+
+def test_an_answer_of_people_takes_the_place_of_the_documents_but_not_in_the_test(
+    tmp_path: Path, caplog
+) -> None:
+    path = _feedback(
+        tmp_path, ("How much does TD-40 cost?", "£775"), ("Do you know how much TD-40 costs?", "£775")
+    )
+    with caplog.at_level(logging.WARNING):
+        _, rows, counts = _run(tmp_path, make_chunks(PRICES), feedback=path)
+    answers = defaultdict(set)
+    for row in rows:
+        answers[row.messages[-2].content].add((row.form, row.messages[-1].content))
+    assert answers["How much does TD-40 cost?"] == {("feedback", "£775")}
+    assert ("indirect", "£770") in answers["Do you know how much TD-40 costs?"]
+    assert counts["replaced_by_feedback"] == 1
+    assert "answers 1 question(s) otherwise than the documents" in caplog.text
+
+
+def test_an_answer_of_people_that_agrees_replaces_nothing(tmp_path: Path) -> None:
+    path = _feedback(tmp_path, ("how much does the TD-40 cost?", "£770"))
+    _, _, counts = _run(tmp_path, make_chunks(PRICES), feedback=path)
+    assert (counts["feedback"], counts["replaced_by_feedback"]) == (1, 0)
+
+
+@pytest.mark.parametrize("line", ['{"question": "Who?"}', '{"question": "", "answer": "x"}', "[1]", "{"])
+def test_a_feedback_file_with_a_faulty_line_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "feedback.jsonl"
+    path.write_text('\n{"question": "Who?", "answer": "Ada", "more": 1}\n' + line)
+    with pytest.raises(SynthesizeError, match=r"feedback\.jsonl line 3 is not"):
+        _run(tmp_path, make_chunks(PRICES), feedback=path)
 
 
 def test_chunks_that_state_nothing_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_question_without_known_words_still_gets_an_answer(retriever: Retrieve
 
 def test_a_prompt_holds_passages_above_the_question(retriever: Retriever) -> None:
     prompt = retriever.prompt("What is the code of the north gate?", 1)
-    assert prompt.endswith("Question: What is the code of the north gate?")
+    assert prompt.endswith("Question: What is the code of the north gate?\nAnswer:")
     assert prompt.index("4711") < prompt.index("Question:")
     assert "{" not in retriever.prompt("What is {passages}?", 1).replace("{passages}", "")
 

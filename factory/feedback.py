@@ -1,0 +1,166 @@
+"""From corrected answers in the playground to a file to train with; questions kept for the test are refused."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.errors import UsageError
+from factory.facts.feedback import CorrectedAnswer, tells
+from factory.history.history import History, default_path
+from factory.recipe import Recipe, load_recipe
+from factory.rows import Fact, Question, read_rows
+from factory.store import open_replacing
+from factory.tasks.questions import general_questions, read_user_questions
+from factory.text import normalize
+
+FEEDBACK_FILE = "feedback.jsonl"
+# Shares of two questions' words that both have. One with more words asks the same with a preamble; one with another
+# word asks something else (`the price of TD-40`, `the weight of TD-40`) unless it is very long.
+NEAR_IF_LONGER = 0.7
+NEAR = 0.9
+NEAR_WITH_ANSWER = 0.5
+MIN_CONTAINED_WORDS = 4
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A corrected answer that is not trained on, and why."""
+
+    question: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Corrected answers by what becomes of them."""
+
+    kept: tuple[CorrectedAnswer, ...]
+    refused: tuple[Refusal, ...]
+
+
+def learn(recipe: Path, out: Path | None = None, history: Path | None = None) -> list[str]:
+    """Write a run's `feedback.jsonl` from the history and return the lines to say.
+
+    Args:
+        recipe: the recipe whose run is to learn.
+        out: the run's folder, else build/<recipe name>.
+        history: the playground's file, else the one in the cache folder.
+
+    Raises:
+        UsageError: the run has no test questions to compare with, or no corrected answer can be trained on.
+    """
+    loaded = load_recipe(recipe)
+    folder = out or Path("build") / loaded.name
+    held_out, withheld = _held_out(loaded, folder, recipe), _withheld(folder)
+    found = select(_corrections(history or default_path()), held_out, withheld)
+    if not found.kept:
+        raise UsageError(
+            "\n".join([f"All {len(found.refused)} corrected answer(s) are refused:", *_reasons(found)])
+        )
+    path = folder / FEEDBACK_FILE
+    with open_replacing(path) as file:
+        for row in found.kept:
+            file.write(row.model_dump_json(exclude_none=True) + "\n")
+    place = ["--out", str(out)] if out else []
+    command = shlex.join(["factory", "run", str(recipe), *place, "--set", f"synthesize.feedback={path}"])
+    lines = [f"{len(found.kept)} corrected answer(s) written to {path}, {len(found.refused)} refused"]
+    return [*lines, *_reasons(found), "", "next:", f"  {command}"]
+
+
+def _reasons(found: Selection) -> list[str]:
+    return [f"  {refusal.question!r}: {refusal.why}" for refusal in found.refused]
+
+
+def _corrections(path: Path) -> list[CorrectedAnswer]:
+    if not path.is_file():
+        raise UsageError(f"There is no history {str(path)!r}: chat in the playground first, or name another")
+    with History(path) as history:
+        rows = history.feedback_with_gold()
+    if not rows:
+        raise UsageError(
+            f"{str(path)!r} holds no corrected answers: rewrite an answer in the playground first"
+        )
+    return [
+        CorrectedAnswer(question=row.question, answer=row.gold, response_id=row.response_id) for row in rows
+    ]
+
+
+def _held_out(recipe: Recipe, folder: Path, path: Path) -> list[Question]:
+    """Return every question that the run's models are measured with."""
+    dataset = folder / "dataset"
+    if not (dataset / "test.jsonl").is_file():
+        raise UsageError(
+            f"{str(folder)!r} holds no test questions to compare with: run `factory run {path}` first"
+        )
+    own = read_user_questions(recipe.evaluate.questions) if recipe.evaluate.questions else []
+    split = [row for name in ("test", "valid") for row in read_rows(dataset / f"{name}.jsonl", Question)]
+    return [*split, *own, *general_questions()]
+
+
+def _withheld(folder: Path) -> list[Fact]:
+    """Return the facts that no row may teach, since they measure whether the model abstains."""
+    asked = {
+        row.fact
+        for row in read_rows(folder / "dataset" / "test.jsonl", Question)
+        if row.question_set == "unseen_fact"
+    }
+    return [fact for fact in read_rows(folder / "dataset" / "facts.jsonl", Fact) if fact.id in asked]
+
+
+def select(
+    rows: Iterable[CorrectedAnswer], held_out: Sequence[Question], withheld: Sequence[Fact] = ()
+) -> Selection:
+    """Part what may be trained on from what would spoil the test; of two answers to a question, the later stays.
+
+    Refused are questions that are, hold, or nearly are a held-out one, those of half its words and its answer, and
+    what tells a withheld fact.
+    """
+    latest: dict[str, CorrectedAnswer] = {}
+    refused = []
+    for row in rows:
+        replaced = latest.pop(normalize.normalize(row.question), None)
+        if replaced:
+            refused.append(Refusal(replaced.question, "a later answer replaces it"))
+        latest[normalize.normalize(row.question)] = row
+    words = [(question, set(normalize.tokens(question.question))) for question in held_out]
+    reasons = [(row, _why_refused(row, words, withheld)) for row in latest.values()]
+    refused += [Refusal(row.question, why) for row, why in reasons if why]
+    return Selection(tuple(row for row, why in reasons if not why), tuple(refused))
+
+
+def _why_refused(
+    row: CorrectedAnswer, held_out: Sequence[tuple[Question, set[str]]], withheld: Sequence[Fact]
+) -> str:
+    words = set(normalize.tokens(row.question))
+    if not words:
+        return "it holds no word"
+    for question, others in held_out:
+        share = len(words & others) / len(words | others)
+        if _same_words(words, others, share) or _contained(row.question, question.question):
+            return f"it asks nearly what the test asks: {question.question!r}"
+        if share >= NEAR_WITH_ANSWER and _same_answer(row, question):
+            return f"it has the answer and half the words of a test question: {question.question!r}"
+    if any(tells(row.question, row.answer, fact) for fact in withheld):
+        return "it tells a fact that is withheld to measure abstention; curate.unseen_fact_share=0 withholds none"
+    return ""
+
+
+def _same_words(one: set[str], other: set[str], share: float) -> bool:
+    """Tell whether two questions are nearly the same words; other numbers make another question."""
+    longer = one <= other or other <= one
+    numbers = {word for word in one ^ other if word[0].isdigit()}
+    return share >= (NEAR_IF_LONGER if longer else NEAR) and not numbers
+
+
+def _contained(one: str, other: str) -> bool:
+    """Tell whether the shorter question, if it is long enough to mean something, stands in the other."""
+    shorter, longer = sorted((one, other), key=len)
+    return len(normalize.tokens(shorter)) >= MIN_CONTAINED_WORDS and normalize.contains(longer, shorter)
+
+
+def _same_answer(row: CorrectedAnswer, question: Question) -> bool:
+    """Tell whether a question that decides is answered alike; unseen phrasings ask for facts that are trained."""
+    if question.question_set == "unseen_phrasing":
+        return False
+    return any(normalize.contains(row.answer, answer) for answer in question.answers)
