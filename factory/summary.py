@@ -40,7 +40,7 @@ def closing_lines(out: Path, report: dict[str, Any], *, finished: bool) -> list[
             "",
             "next:",
             f'  factory ask {bundle} "…"            ask it something',
-            f"  python app.py --bundle {bundle}     chat in the browser",
-            f"  cd {bundle} && ollama create {out.name} -f Modelfile",
+            f"  factory serve {bundle}              chat and compare in the browser, API for programs",
+            f"  factory push-ollama {bundle}        give it to a running Ollama",
         ]
     return lines

@@ -18,7 +18,8 @@ from factory.errors import SynthesizeError
 from factory.stages.evaluate import Score
 from factory.stages.export import export
 
-COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe")
+COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe", "serve")
+COMMANDS += ("push-ollama", "learn-from-feedback")
 
 
 @pytest.fixture

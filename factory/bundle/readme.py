@@ -25,10 +25,11 @@ def readme(manifest: Manifest) -> str:
         files,
         "## This project",
         _code("factory ask . 'your question'\nfactory verify ."),
-        "To chat in a browser, run this in the project's folder, with the path of this one:",
-        _code("python app.py --bundle path/to/this/folder"),
+        "To serve it, an OpenAI-style API at `/v1` and the playground at `/ui`:",
+        _code("factory serve ."),
         "## Ollama",
         _code(f"ollama create {name} -f Modelfile\nollama run {name} 'your question'"),
+        "Or give it to an Ollama that is running: `factory push-ollama .`",
         "## llama.cpp",
         _code(
             f"llama-cli -m {file} {limits}{system}\nllama-server -m {file} {limits} --host 127.0.0.1 --port 8080"

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import typer.main
 from ruamel.yaml import YAML
@@ -69,8 +68,8 @@ def test_readme_names_only_commands_of_this_project_that_exist():
     named = re.findall(r"(?:^|`)factory (\S+)", text, re.MULTILINE)
     assert len(named) >= 3
     assert set(named) <= set(typer.main.get_command(cli.app).commands)
-    assert "python app.py --bundle" in text
-    assert '"--bundle"' in Path("app.py").read_text(encoding="utf-8")
+    assert "factory serve ." in text
+    assert "factory push-ollama ." in text
 
 
 def test_readme_finds_the_base_of_the_adapter_in_the_cache(tmp_path, monkeypatch):
