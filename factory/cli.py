@@ -237,6 +237,107 @@ def show(
 
 
 @app.command()
+def serve(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="Bundle folders; else all in adapters/ and build/.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines in; they need the key.")
+    ] = False,
+    name: Annotated[
+        list[str] | None, typer.Option(help="A further name under which other machines reach this one.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible URL to serve as well, like https://…/v1.")
+    ] = None,
+    endpoint_model: Annotated[str | None, typer.Option(help="The endpoint's model.")] = None,
+    endpoint_key_env: Annotated[
+        str, typer.Option(help="The environment variable with the endpoint's key; '' for none.")
+    ] = "OPENAI_API_KEY",
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Let the endpoint answer when an engine here cannot.")
+    ] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests an engine answers at a time.")] = 8,
+) -> None:
+    """Serve bundles: an OpenAI-style API at /v1 and the playground at /ui."""
+    from factory.quiet import settle
+
+    settle()
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "asyncio", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from factory.web.serve import ServeConfig, endpoint_spec, run
+
+    elsewhere = endpoint_spec(endpoint, endpoint_model, endpoint_key_env, fallback)
+    run(
+        ServeConfig(
+            tuple(bundles or ()),
+            finds_more=not bundles,
+            host=host,
+            port=port,
+            allow_remote=allow_remote,
+            names=tuple(name or ()),
+            endpoint=elsewhere,
+            fallback=fallback,
+            parallel=parallel,
+        )
+    )
+
+
+@app.command(name="push-ollama")
+def push_ollama(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    name: Annotated[
+        str | None, typer.Option(help="What Ollama calls the model, like acme/hr:q4; else the bundle's name.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Which .gguf file of the bundle; else its default.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where Ollama listens.")] = "http://127.0.0.1:11434",
+    allow_remote: Annotated[
+        bool,
+        typer.Option("--allow-remote", help="Let the model, and so what it knows, go to another machine."),
+    ] = False,
+) -> None:
+    """Give a bundle's model to a running Ollama."""
+    from factory.bundle.manifest import read_manifest
+    from factory.bundle.modelfile import suggest_model_name
+
+    with _quiet_libraries():
+        from factory.bundle.ollama import push
+        from factory.progress import Progress
+
+        name = name or suggest_model_name(read_manifest(bundle), file)
+        with Progress("push") as bar:
+            for step in push(bundle, name, file=file, host=host, allow_remote=allow_remote):
+                if step.total:
+                    bar.update(step.done >> 20, step.total >> 20, f"MiB {step.status}")
+                else:
+                    typer.echo(f"  {step.status}", err=True)
+    typer.echo(f"ollama run {name}")
+
+
+@app.command("learn-from-feedback")
+def learn_from_feedback(
+    recipe: RecipeFile,
+    out: OutFolder = None,
+    history: Annotated[
+        Path | None, typer.Option(help="The playground's history; else the one in the cache folder.")
+    ] = None,
+) -> None:
+    """Write answers corrected in the playground to a file to train with; test questions are refused."""
+    with _quiet_libraries():
+        from factory.feedback import learn
+
+        lines = learn(recipe, out, history)
+    typer.echo("\n".join(lines))
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine has and what each missing thing costs."""
     from factory.doctor import examine, table

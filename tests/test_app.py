@@ -1,4 +1,4 @@
-"""`python app.py`: finds bundles, and ends with one clear line when it cannot start."""
+"""`python app.py` is `factory serve`: it says in one line when it cannot start."""
 
 import os
 import socket
@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import app
-
-ROOT = Path(app.__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 def _run(folder, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ADAPTER_FACTORY_CACHE": str(folder / "cache")}
     return subprocess.run(
         [sys.executable, str(ROOT / "app.py"), *arguments],
         cwd=folder,
@@ -24,24 +22,23 @@ def _run(folder, *arguments):
     )
 
 
-def test_without_a_bundle_one_line_and_exit_1(tmp_path):
-    done = _run(tmp_path)
+def test_a_folder_that_is_no_bundle_is_named_in_one_line(tmp_path):
+    done = _run(tmp_path, "nowhere")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "There is no bundle yet: make one with `factory run" in done.stderr
+    assert "nowhere is not" in done.stderr
 
 
-def test_a_taken_port_is_named(tmp_path, capsys):
+def test_a_taken_port_is_named(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert app.main(["--bundle", str(tmp_path), "--port", str(taken.getsockname()[1])]) == 1
-    assert "is taken" in capsys.readouterr().err
+        done = _run(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "cannot be opened" in done.stderr
 
 
-def test_bundles_are_found_in_both_places(tmp_path):
-    for folder in ("adapters/a", "build/run/bundle", "build/other"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "manifest.json").write_text("{}")
-    found = {path.relative_to(tmp_path).as_posix() for path in app.find_bundles(tmp_path)}
-    assert found == {"adapters/a", "build/run/bundle"}
+def test_another_address_needs_a_flag(tmp_path):
+    done = _run(tmp_path, "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "--allow-remote" in done.stderr

@@ -1,0 +1,310 @@
+"""Measures what the project promises about serving, and writes bench/serving.json and bench/serving.md.
+
+    python bench/serve.py [--bundle FOLDER] [--soak SECONDS] [--kills N]
+
+Everything is asked of a `factory serve` process over HTTP, as a client would. With `--soak`, mixed requests run for
+that long while the engines are killed `--kills` times; else the short measurements are made.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from datetime import date
+from pathlib import Path
+
+import httpx
+import psutil
+
+from factory import hardware
+from factory.api.keys import read_key
+from factory.api.models import build_catalog
+from factory.backends.engine import Engine
+
+ROOT = Path(__file__).parent.parent
+QUESTIONS = (
+    "Why is the sky blue?", "How do I boil an egg?", "Tell me about the sea.", "What is a lighthouse for?",
+    "How does a bicycle stay upright?", "What is bread made of?", "Why do leaves fall?", "How is glass made?",
+)  # fmt: skip
+TOKENS = 64
+REPEATS = 3
+
+
+@asynccontextmanager
+async def server(*arguments, **environment):
+    """Run `factory serve` on a free port and yield a client for it and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "factory.cli", "serve", *map(str, arguments), "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True
+    )
+    headers = {"Authorization": f"Bearer {read_key()}"}
+    limits = httpx.Limits(max_connections=64)
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=180, limits=limits
+    ) as client:
+        for _ in range(600):
+            with suppress(httpx.HTTPError):
+                await client.get("/health")
+                break
+            if process.poll() is not None:
+                raise SystemExit(process.stderr.read())
+            await asyncio.sleep(0.2)
+        try:
+            yield client, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+async def stream(client, model, question, tokens=TOKENS, url="/v1/chat/completions", **extra):
+    """Return the seconds to the first word, the seconds to the end, and the tokens of one streamed answer."""
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": tokens}
+    body |= {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0} | extra
+    started, first, written = time.perf_counter(), None, 0
+    async with client.stream("POST", url, json=body) as response:
+        if response.status_code != 200:
+            raise RuntimeError(f"status {response.status_code}: {(await response.aread())[:200]!r}")
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            if "error" in chunk:
+                raise RuntimeError(chunk["error"]["message"])
+            if first is None and chunk.get("choices") and chunk["choices"][0]["delta"].get("content"):
+                first = time.perf_counter() - started
+            if chunk.get("usage"):
+                written = chunk["usage"]["completion_tokens"]
+    return first or time.perf_counter() - started, time.perf_counter() - started, written
+
+
+async def concurrency(client, model):
+    """Return tokens a second of eight chats in turn and at once, and the worst first word against the median."""
+    await stream(client, model, "Hello")
+    alone, together, waits = [], [], []
+    for _ in range(REPEATS):
+        started, written = time.perf_counter(), 0
+        for question in QUESTIONS:
+            written += (await stream(client, model, question))[2]
+        alone.append(written / (time.perf_counter() - started))
+        started = time.perf_counter()
+        answers = await asyncio.gather(*(stream(client, model, question) for question in QUESTIONS))
+        together.append(sum(answer[2] for answer in answers) / (time.perf_counter() - started))
+        firsts = [answer[0] for answer in answers]
+        waits.append(max(firsts) / statistics.median(firsts))
+    return statistics.median(alone), statistics.median(together), statistics.median(waits)
+
+
+async def overhead(bundle):
+    """Return what our API adds to one engine asked directly: milliseconds a request and a token."""
+    model = next(model for model in build_catalog([bundle], with_bases=False).models.values() if model.engine)
+    engine = Engine(model.engine)
+    address = await engine.open()
+    endpoint = (
+        "--endpoint",
+        f"{address.url}/v1",
+        "--endpoint-model",
+        "engine",
+        "--endpoint-key-env",
+        "ENGINE_KEY",
+    )
+    headers = {
+        "Authorization": f"Bearer {address.key}",
+        "Connection": "close",
+    }  # llama.cpp drops used connections
+    direct = httpx.AsyncClient(base_url=address.url, headers=headers, timeout=60)
+    short, long = {"ours": [], "direct": []}, {"ours": [], "direct": []}
+    async with server(*endpoint, ENGINE_KEY=address.key) as (client, _), direct:
+        for number in range(44):
+            for name, asked in (("ours", client), ("direct", direct)):
+                # The same words for both, so that neither finds the prompt in the engine's cache and the other not.
+                question = f"Count to a hundred, please ({number // 2})."
+                one = await stream(asked, "engine", question, 1)
+                many = await stream(asked, "engine", question, TOKENS)
+                if number > 3:
+                    short[name].append(one[1])
+                    long[name].append(many[1] - many[0])
+    await engine.close()
+    medians = {name: statistics.median(values) for name, values in short.items()}
+    spans = {name: statistics.median(values) for name, values in long.items()}
+    return 1000 * (medians["ours"] - medians["direct"]), 1000 * (spans["ours"] - spans["direct"]) / TOKENS
+
+
+async def swap(client, base, adapter):
+    """Return the milliseconds that a change of adapter adds to the first word."""
+    same, changed = [], []
+    for number in range(20):
+        question = f"What is the code of gate {number}?"
+        for model in (base, adapter):
+            changed.append((await stream(client, model, question, 1))[0])
+            same.append((await stream(client, model, question + " Please.", 1))[0])
+    return 1000 * (statistics.median(changed) - statistics.median(same))
+
+
+async def stop(client, server_process, model):
+    """Return the worst time in seconds from closing a stream to the engine being idle, of five."""
+    worst = 0.0
+    for _ in range(5):
+        body = {"model": model, "messages": [{"role": "user", "content": "Tell a very long story."}]}
+        body |= {"stream": True, "max_tokens": 1500, "temperature": 1.2, "seed": 3}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            seen = 0
+            async for _ in response.aiter_lines():
+                seen += 1
+                if seen > 20:
+                    break
+        closed = time.perf_counter()
+        worst = max(worst, await idle_after(server_process, closed))
+    return worst
+
+
+async def idle_after(server_process, closed):
+    """Return the seconds after `closed` at which the engines last used the processor."""
+    engines = server_process.children(recursive=True)
+    used, last = None, closed
+    while time.perf_counter() - last < 0.5:
+        now = sum(sum(engine.cpu_times()[:2]) for engine in engines)
+        if used is not None and now > used:
+            last = time.perf_counter()
+        used = now
+        await asyncio.sleep(0.02)
+    return last - closed
+
+
+async def soak(bundle, seconds, kills):
+    """Ask for a while under kills; return the outcomes, the number of kills, and memory at the start and the end."""
+    rng, outcomes, done = random.Random(0), Counter(), asyncio.Event()
+    async with server(bundle) as (client, process):
+        listed = (await client.get("/v1/models")).json()["data"]
+        models = [card["id"] for card in listed if card["kind"] in {"base", "adapter", "file"}]
+        expected = {model: await whole(client, model) for model in models}
+
+        async def worker():
+            while not done.is_set():
+                model = rng.choice(models)
+                try:
+                    if rng.random() < 0.5:
+                        await stream(client, model, rng.choice(QUESTIONS), rng.choice((4, 16, 48)))
+                        outcomes["streamed"] += 1
+                    else:
+                        right = await whole(client, model) == expected[model]
+                        outcomes["right" if right else "WRONG"] += 1
+                except RuntimeError as error:
+                    outcomes[f"clear error: {str(error)[:60]}"] += 1
+                except httpx.HTTPError as error:
+                    outcomes[f"BROKEN: {type(error).__name__}"] += 1
+
+        workers = [asyncio.create_task(worker()) for _ in range(6)]
+        started, killed, memory = time.perf_counter(), 0, []
+        while time.perf_counter() - started < seconds:
+            await asyncio.sleep(5)
+            memory.append(process.memory_info().rss)
+            due = int((time.perf_counter() - started) / seconds * kills)
+            engines = [child for child in process.children() if child.is_running()]
+            if killed < due and engines:
+                with suppress(psutil.Error):
+                    rng.choice(engines).kill()
+                    killed += 1
+        done.set()
+        await asyncio.gather(*workers)
+    tenth = max(1, len(memory) // 10)
+    return (
+        outcomes,
+        killed,
+        statistics.median(memory[tenth : 3 * tenth]),
+        statistics.median(memory[-2 * tenth :]),
+    )
+
+
+async def whole(client, model):
+    """Return a greedy answer in one piece."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Who keeps the key?"}], "max_tokens": 12}
+    response = await client.post("/v1/chat/completions", json=body | {"temperature": 0})
+    if response.status_code != 200:
+        raise RuntimeError(response.json()["error"]["message"])
+    return response.json()["choices"][0]["message"]["content"]
+
+
+def row(work, ours, limit, unit):
+    """Return one result; the peer is the promised limit."""
+    return {"work": work, "ours": round(ours, 3), "peer": limit, "peer_name": "promise", "unit": unit}
+
+
+async def measure(bundle):
+    """Return the rows of the short measurements."""
+    rows = []
+    async with server(bundle) as (client, process):
+        cards = (await client.get("/v1/models")).json()["data"]
+        base = next(card["id"] for card in cards if card["kind"] == "base")
+        adapter = next(card["id"] for card in cards if card["kind"] == "adapter")
+        file = next(card["id"] for card in cards if card["kind"] == "file")
+        alone, together, wait = await concurrency(client, base)
+        rows.append(
+            row(
+                "8 chats at once against one after another, total tokens/s",
+                together / alone,
+                2.0,
+                "times, at least",
+            )
+        )
+        rows.append(row("the same, alone", alone, None, "tokens/s"))
+        rows.append(row("worst first word of 8 against their median", wait, 4.0, "times, at most"))
+        rows.append(row("adapter swap", await swap(client, base, adapter), 100.0, "ms, at most"))
+        rows.append(
+            row(
+                "client gone to engine idle, worst of 5", await stop(client, process, file), 0.5, "s, at most"
+            )
+        )
+    request_ms, token_ms = await overhead(bundle)
+    rows.append(row("our API over the engine itself, a request", request_ms, 5.0, "ms, at most"))
+    rows.append(row("our API over the engine itself, a token", token_ms, 0.3, "ms, at most"))
+    return rows
+
+
+def write(rows, name):
+    """Write results as JSON and as a table."""
+    (ROOT / f"bench/{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    lines = ["# Serving", "", f"{date.today()}, {hardware.num_cores()} cores, {platform.machine()}", ""]
+    lines += ["| work | measured | promise | unit |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {entry['work']} | {entry['ours']} | {entry['peer'] or '-'} | {entry['unit']} |" for entry in rows
+    ]
+    (ROOT / f"bench/{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def main():
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "build/quickstart/bundle")
+    parser.add_argument("--soak", type=float, help="run mixed requests for that many seconds instead")
+    parser.add_argument("--kills", type=int, default=20)
+    options = parser.parse_args()
+    if options.soak:
+        outcomes, killed, before, after = asyncio.run(
+            soak(options.bundle.resolve(), options.soak, options.kills)
+        )
+        rows = [row(name, count, None, "answers") for name, count in sorted(outcomes.items())]
+        rows.append(row("engines killed", killed, options.kills, "times"))
+        rows.append(
+            row("server memory, last fifth against second tenth", after / before, 1.05, "times, at most")
+        )
+        write(rows, "soak")
+    else:
+        rows = asyncio.run(measure(options.bundle.resolve()))
+        write(rows, "serving")
+    sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The playground's page: its tabs over one router, mounted into the API's application. Answers nothing itself."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factory.api.router import Router
+from factory.errors import MissingExtraError
+from factory.history.history import History, default_path
+
+if TYPE_CHECKING:
+    import fastapi
+
+PATH = "/ui"
+CSS = """
+.gradio-container { max-width: 1280px !important; width: 100% !important; margin: 0 auto !important; }
+.gradio-container main { width: 100%; }
+.identity p, .status p, #notice p { font-size: 13px; opacity: .85; margin: 2px 0; overflow-wrap: anywhere; }
+.identity .html-container, .status .html-container { padding: 2px 4px; }
+.block:has(> .html-container > div:empty) { display: none; }
+.pane { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px; }
+.pane button[aria-label="Clear"] { display: none; }
+.table-scroll table { font-size: 13px; border-collapse: collapse; width: 100%; }
+.table-scroll caption { text-align: left; font-weight: 600; padding: 6px 0; }
+.table-scroll th, .table-scroll td { text-align: left; padding: 4px 8px; vertical-align: top; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
+"""
+
+
+def load_gradio() -> Any:
+    """Return the gradio module, imported with its analytics off.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError as error:
+        raise MissingExtraError(
+            "The playground needs gradio: pip install 'adapter-factory[playground]'"
+        ) from error
+    return gradio
+
+
+def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: History | None = None) -> None:
+    """Put the playground at /ui of an application; `root` is the project whose recipes and builds it shows.
+
+    Raises:
+        MissingExtraError: gradio is not installed.
+    """
+    from factory.web.clean import CleanPages
+
+    gr = load_gradio()
+    page = build_page(gr, router, root, history or History(default_path()))
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+    theme = gr.themes.Default(primary_hue="blue", font=fonts, font_mono=mono)
+    theme.set(
+        body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500"
+    )  # contrast 4.5 : 1
+    options = {
+        "allowed_paths": [],
+        "max_file_size": "200mb",
+        "run_history": False,
+        "footer_links": [],
+        "pwa": False,
+    }
+    gr.mount_gradio_app(app, page, path=PATH, theme=theme, css=CSS, server_name="127.0.0.1", **options)
+    app.add_middleware(CleanPages, path=PATH)
+
+
+def build_page(gr: Any, router: Router, root: Path, history: History) -> Any:
+    """Return the page with all its tabs."""
+    from factory.web.blind_tab import build_blind_tab
+    from factory.web.compare_tab import build_compare_tab
+    from factory.web.jobs import JobQueue
+    from factory.web.library_tab import build_library_tab
+    from factory.web.panes import model_ids
+    from factory.web.train_tab import build_train_tab
+
+    queue = JobQueue(root / "build", root)
+    with gr.Blocks(title="Adapter Factory playground", analytics_enabled=False) as page:
+        gr.Markdown(f"# Adapter Factory\n{promise(router)}")
+        with gr.Tab("Compare"):
+            compare = build_compare_tab(gr, router, history)
+        with gr.Tab("Blind test"):
+            blind = build_blind_tab(gr, router, history)
+        with gr.Tab("Train"):
+            train = build_train_tab(gr, queue)
+        with gr.Tab("Library"):
+            build_library_tab(gr, root)
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        page.load(train.refresh, train.runs, train.outputs, **private)
+        page.load(compare.load, None, compare.load_outputs, **private)
+        choices = [*compare.models, *blind]
+
+        def renew() -> list[Any]:
+            router.renew()
+            return [gr.Radio(choices=model_ids(router)) for _ in choices]
+
+        train.finished.change(renew, None, choices, **private)
+    page.queue(max_size=64, default_concurrency_limit=8)
+    return page
+
+
+def promise(router: Router) -> str:
+    """Return one line on where answers come from, for the models that are served."""
+    endpoints = [model.endpoint for model in router.catalog.models.values() if model.endpoint]
+    if endpoints:
+        names = ", ".join(endpoint.name for endpoint in endpoints)
+        return f"Answers come from files on this machine, but for **{names}**: what is asked there leaves it."
+    return "Answers come from files on this machine. Nothing is sent anywhere."

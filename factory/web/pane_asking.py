@@ -1,0 +1,104 @@
+"""The handlers that ask: one turn begun for all panes, and each pane's answer as it grows. Lays out nothing."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from factory.api.router import Router
+from factory.errors import FactoryError
+from factory.history.history import History
+from factory.web.asking import NO_ANSWER, Progress, Settings, ask, identity_line, stats
+from factory.web.markup import paragraph
+from factory.web.panes import LONGEST_QUESTION, MAX_SEED, explained, plain_turns, read_settings, shown
+
+FRESH_TEMPERATURE = 0.7  # greedy answers do not depend on the seed, so asking anew needs some chance
+
+
+def make_begin(router: Router, history: History) -> Callable[..., tuple[Any, ...]]:
+    """Return the handler that opens a turn in the history before the panes ask."""
+
+    def begin(question: Any, conversation: Any, *fields: Any) -> tuple[Any, ...]:
+        text = str(question or "").strip()[:LONGEST_QUESTION]
+        if not text:
+            raise shown("Type a question first.")
+        if not router.catalog.models:
+            raise shown("No model is served: make a bundle in the Train tab, or with `factory run`.")
+        settings = read_settings(*fields)
+        with explained():
+            conversation = conversation or history.add_conversation()
+            turn = history.add_turn(conversation, text, settings.system, settings.as_dict())
+        return conversation, turn, text, "", paragraph("Asked: each pane says how far it is.")
+
+    return begin
+
+
+def make_asker(
+    router: Router, history: History, number: int, *, fresh: bool
+) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
+    """Return a pane's handler; with `fresh` it asks the last question again, with another seed."""
+
+    async def asker(
+        turn: Any, asked: Any, model: Any, shown: Any, remember: Any, count: Any, *fields: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        if number >= int(count) or not asked or not turn:
+            return
+        before = plain_turns(shown)
+        if fresh:
+            before = before[: max((i for i, row in enumerate(before) if row["role"] == "user"), default=0)]
+        settings = read_settings(*fields)
+        if fresh:
+            drawn = secrets.randbelow(MAX_SEED)
+            settings = replace(settings, seed=drawn, temperature=max(settings.temperature, FRESH_TEMPERATURE))
+        rows = [*before, {"role": "user", "content": str(asked)}]
+        async for view in _answering(
+            router, history, str(turn), str(model or ""), rows, bool(remember), settings, number
+        ):
+            yield view
+
+    return asker
+
+
+async def _answering(
+    router: Router,
+    history: History,
+    turn: str,
+    model: str,
+    rows: list[dict[str, str]],
+    remember: bool,
+    settings: Settings,
+    number: int,
+) -> AsyncIterator[tuple[Any, ...]]:
+    """Yield what a pane shows while its model answers, and keep the answer, also one that is stopped."""
+    with explained():
+        router.find(model)
+    progress: Progress | None = None
+    yield rows, paragraph(""), paragraph("Waiting for the model …"), None
+    try:
+        async with aclosing(ask(router, model, rows if remember else rows[-1:], settings, number)) as steps:
+            async for progress in steps:
+                yield (
+                    _view(progress, rows),
+                    paragraph(identity_line(progress)),
+                    paragraph("Answering …"),
+                    None,
+                )
+    finally:
+        if progress is not None:
+            answer = progress.answer()
+            with contextlib.suppress(FactoryError):  # the conversation may be gone meanwhile
+                history.add_answer(turn, answer)
+    if progress is not None:
+        end = (
+            f"Failed: {progress.error}"
+            if progress.error
+            else f"Done in {progress.seconds:.1f} s · {stats(answer)}"
+        )
+        yield _view(progress, rows), paragraph(identity_line(progress)), paragraph(end), answer.response_id
+
+
+def _view(progress: Progress, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    text = progress.text.strip() or (NO_ANSWER if progress.finish_reason else "")
+    return [*rows, {"role": "assistant", "content": text}] if text else rows

@@ -1,0 +1,177 @@
+"""What stands folded below the panes: feedback, similar text and prompts, history and export. Asks no model."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from factory.api.router import Router
+from factory.history.history import History
+from factory.history.rows import Conversation
+from factory.web import prompts, transcripts
+from factory.web.asking import NO_ANSWER, Turns
+from factory.web.markup import Table, paragraph, to_html
+from factory.web.panes import LONGEST_QUESTION, MAX_PANES, PRIVATE, State, explained, plain_turns, shown
+from factory.web.similar import LABEL, open_similar
+
+TAGS = [("Wrong fact", "wrong_fact"), ("Made up", "hallucinated"), ("Style", "style"), ("Refused", "refused")]
+EXPORTS: dict[str, Callable[[list[Conversation]], str]] = {
+    "jsonl": transcripts.to_jsonl,
+    "md": transcripts.to_markdown,
+    "csv": transcripts.to_csv,
+}
+
+
+def build_feedback(gr: Any, state: State, history: History) -> None:
+    """Lay out and connect the rating and the correction of an answer."""
+    with gr.Accordion("Rate or correct an answer", open=False):
+        gr.Markdown(
+            "A corrected answer becomes a training row with `factory learn-from-feedback RECIPE`; questions that are "
+            "held out for measuring are refused there."
+        )
+        pane = gr.Radio([1, 2, 3, 4], value=1, label="Answer of pane")
+        thumb = gr.Radio([("Good", "up"), ("Bad", "down")], label="Rating")
+        tags = gr.CheckboxGroup(TAGS, label="What is wrong")
+        gold = gr.Textbox(label="The right answer", lines=2, max_length=LONGEST_QUESTION, elem_id="gold")
+        save = gr.Button("Save feedback", elem_id="save-feedback")
+        saved = gr.HTML(paragraph(""), elem_id="feedback-status")
+
+    def keep(number: Any, thumb: Any, tags: Any, gold: Any, *responses: Any) -> tuple[Any, ...]:
+        response = responses[int(number) - 1]
+        if not response:
+            raise shown(f"Pane {int(number)} has no finished answer to rate.")
+        with explained():
+            history.add_feedback(response, thumb, tags or (), str(gold or ""))
+        return paragraph("Saved."), ""
+
+    responses = [one.response for one in state.panes]
+    save.click(keep, [pane, thumb, tags, gold, *responses], [saved, gold], **PRIVATE)
+
+
+def build_sources(gr: Any, state: State, router: Router) -> None:
+    """Lay out and connect what shows texts similar to an answer, and the prompt as the model reads it."""
+    with gr.Accordion("Where does an answer come from? What does the model read?", open=False):
+        pane = gr.Radio([1, 2, 3, 4], value=1, label="Of pane")
+        with gr.Row():
+            nearest = gr.Button("Show similar training rows and passages")
+            prompt = gr.Button("Show the rendered prompt")
+        shown = gr.HTML("", elem_id="sources")
+        text = gr.Textbox(label="Rendered prompt", lines=6, interactive=False, visible=False)
+    models = [one.model for one in state.panes]
+    chats = [one.chat for one in state.panes]
+
+    def show_similar(number: Any, *values: Any) -> str:
+        at = int(number) - 1
+        turns = plain_turns(values[MAX_PANES + at])
+        with explained():
+            return similar_html(router, str(values[at] or ""), turns)
+
+    def show_prompt(number: Any, system: Any, *values: Any) -> Any:
+        at = int(number) - 1
+        with explained():
+            model = router.find(str(values[at] or ""))
+        asked = [turn for turn in plain_turns(values[MAX_PANES + at]) if turn["role"] == "user"][-1:]
+        return gr.Textbox(value=prompts.rendered(model, asked, str(system or "")), visible=True)
+
+    nearest.click(show_similar, [pane, *models, *chats], shown, **PRIVATE)
+    prompt.click(show_prompt, [pane, state.settings[0], *models, *chats], text, **PRIVATE)
+
+
+def similar_html(router: Router, model: str, turns: Turns) -> str:
+    """Return the training rows and passages nearest to the last exchange of a chat, as HTML."""
+    bundle = router.find(model).bundle
+    if bundle is None or len(turns) < 2:
+        return paragraph(
+            "There is nothing to look in: choose a pane with a trained model and a finished answer."
+        )
+    texts = open_similar(bundle)
+    question, answer = turns[-2]["content"], turns[-1]["content"]
+    found = [*texts.rows(question, answer), *texts.passages(question, answer)]
+    if not found:
+        return paragraph("Nothing similar was found, or the run's folder is gone.")
+    rows = [[one.kind, one.source, one.heading, one.text, f"{one.score:.1f}"] for one in found]
+    return to_html(Table(LABEL, ("What", "Document", "Heading", "Text", "Likeness"), rows))
+
+
+def conversation_choices(gr: Any, history: History) -> Any:
+    """Return the list of conversations, newest first, as a choice."""
+    return gr.Radio(
+        choices=[(_label(row.title, row.num_turns), row.id) for row in history.list_conversations()[:50]]
+    )
+
+
+def _label(title: str, num_turns: int) -> str:
+    return f"{title or 'no question yet'} ({num_turns})"
+
+
+def build_history(gr: Any, state: State, history: History, router: Router) -> Any:
+    """Lay out and connect the conversations kept, and their export; return the list."""
+    with gr.Accordion("History", open=False, elem_id="history"):
+        listing = gr.Radio([], label="Conversations, newest first; the number counts questions")
+        with gr.Row():
+            renew = gr.Button("List conversations")
+            show = gr.Button("Open")
+            delete = gr.Button("Delete")
+        with gr.Row():
+            kind = gr.Radio(list(EXPORTS), value="jsonl", label="Export as")
+            export = gr.Button("Export the chosen conversation")
+        file = gr.File(label="Exported file", visible=False, interactive=False)
+    chats, models = [pane.chat for pane in state.panes], [pane.model for pane in state.panes]
+
+    def open_one(chosen: Any, *_: Any) -> tuple[Any, ...]:
+        with explained():
+            found = history.load_conversation(str(chosen or ""))
+        shown, used = pane_chats(found), pane_models(found, router)
+        last = found.turns[-1] if found.turns else None
+        count = max([number + 1 for number, chat in enumerate(shown) if chat] or [2])
+        return (
+            found.id,
+            last.id if last else None,
+            last.prompt if last else "",
+            paragraph("Opened."),
+            *shown,
+            *(gr.update() if name is None else name for name in used),
+            max(2, count),
+        )
+
+    def delete_one(chosen: Any) -> Any:
+        with explained():
+            history.delete(str(chosen or ""))
+        return conversation_choices(gr, history)
+
+    def export_one(chosen: Any, kind: Any) -> Any:
+        with explained():
+            text = EXPORTS[str(kind)]([history.load_conversation(str(chosen or ""))])
+        path = Path(tempfile.mkdtemp(prefix="conversation-")) / f"conversation.{kind}"
+        path.write_text(text, encoding="utf-8", newline="")
+        return gr.File(value=str(path), visible=True)
+
+    outputs = [state.conversation, state.turn, state.asked, state.notice, *chats, *models, state.count]
+    renew.click(lambda: conversation_choices(gr, history), outputs=listing, **PRIVATE)
+    show.click(open_one, [listing], outputs, **PRIVATE)
+    delete.click(delete_one, [listing], listing, **PRIVATE)
+    export.click(export_one, [listing, kind], file, **PRIVATE)
+    return listing
+
+
+def pane_chats(conversation: Conversation) -> list[list[dict[str, str]]]:
+    """Return each pane's turns of a conversation; a pane that never answered has none."""
+    chats: list[list[dict[str, str]]] = [[] for _ in range(MAX_PANES)]
+    for turn in conversation.turns:
+        for pane, answer in turn.last_answers().items():
+            if 0 <= pane < MAX_PANES:
+                chats[pane] += [
+                    {"role": "user", "content": turn.prompt},
+                    {"role": "assistant", "content": answer.text or NO_ANSWER},
+                ]
+    return chats
+
+
+def pane_models(conversation: Conversation, router: Router) -> list[str | None]:
+    """Return the model each pane answered with last, where it is still served."""
+    used: list[str | None] = [None] * MAX_PANES
+    for turn in conversation.turns:
+        for pane, answer in turn.last_answers().items():
+            if 0 <= pane < MAX_PANES and answer.model in router.catalog.models:
+                used[pane] = answer.model
+    return used

@@ -1,0 +1,95 @@
+"""What the Compare tab's panes share: their components, their choices, and how errors reach the page. Asks nothing."""
+
+import contextlib
+import html
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from factory.api.router import Router
+from factory.errors import FactoryError
+from factory.web.asking import Settings
+
+MAX_PANES = 4
+LONGEST_QUESTION = 4000
+MAX_SEED = 2**31 - 1
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+class Pane(NamedTuple):
+    """The components of one pane; `response` holds the id of its last answer."""
+
+    column: Any
+    model: Any
+    chat: Any
+    identity: Any
+    status: Any
+    stop: Any
+    anew: Any
+    response: Any
+
+
+class State(NamedTuple):
+    """The components that handlers of this tab share."""
+
+    conversation: Any
+    turn: Any
+    asked: Any
+    question: Any
+    remember: Any
+    count: Any
+    notice: Any
+    panes: list[Pane]
+    settings: list[Any]
+
+
+def model_ids(router: Router) -> list[str]:
+    """Return the ids of what is served."""
+    return list(router.catalog.models)
+
+
+def first_choices(router: Router) -> list[str]:
+    """Return what the panes show at first: base, adapter, a quantized file, what is elsewhere, then anything."""
+    models = router.catalog.models
+    kinds = ("base", "adapter", "file", "endpoint", "stub")
+    first = [next((name for name, model in models.items() if model.kind == kind), None) for kind in kinds]
+    ordered = list(dict.fromkeys([*(name for name in first if name), *models]))
+    return (ordered * MAX_PANES)[:MAX_PANES]
+
+
+def read_settings(system: Any, temperature: Any, top_p: Any, max_tokens: Any, seed: Any) -> Settings:
+    """Return the settings that the page's fields hold; an empty field reads as its default."""
+    return Settings(
+        str(system or "")[:LONGEST_QUESTION],
+        0.0 if temperature is None else float(temperature),
+        1.0 if top_p is None else float(top_p),
+        128 if max_tokens is None else int(max_tokens),
+        0 if seed is None else int(seed),
+    )
+
+
+def plain_turns(shown: Any) -> list[dict[str, str]]:
+    """Return a chat's turns as plain texts; gradio hands contents back as lists of typed parts."""
+    turns = []
+    for row in shown or []:
+        content = row["content"]
+        parts = content if isinstance(content, list) else [content]
+        text = "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in parts)
+        turns.append({"role": str(row["role"]), "content": text[:LONGEST_QUESTION]})
+    return turns
+
+
+def shown(message: str) -> Exception:
+    """Return an error as gradio shows it, which takes a message for HTML."""
+    import gradio
+
+    error: Exception = gradio.Error(html.escape(message, quote=False), print_exception=False)
+    return error
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn an error that was raised on purpose into a message on the page."""
+    try:
+        yield
+    except FactoryError as error:
+        raise shown(str(error)) from error

@@ -1,0 +1,59 @@
+"""Tables and paragraphs as HTML: whatever a text holds comes out as that text and as nothing else."""
+
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.web.markup import Table, paragraph, to_html
+
+TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc")), max_size=20) | st.sampled_from(
+    ["<script>alert(1)</script>", "${alert(1)}", "{{value}}", "`", '" onload="x', "&lt;", "</td>"]
+)
+
+
+class Seen(HTMLParser):
+    """Collects the tags and the texts of cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.cells = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag in {"th", "td", "caption", "p"}:
+            self.cells.append("")
+
+    def handle_data(self, data):
+        self.cells[-1] += data
+
+
+@given(TEXTS, st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=3))
+def test_texts_of_a_table_come_back_and_add_no_markup(title, rows):
+    text = to_html(Table(title, ("a", "b"), rows))
+    seen = Seen(text)
+    assert seen.cells == [title, "a", "b", *(cell for row in rows for cell in row)]
+    assert seen.tags.count("tr") == 1 + len(rows)
+    assert set(seen.tags) <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+    assert not set("{}$`") & set(text)
+
+
+@given(TEXTS)
+def test_a_paragraph_is_its_text(text):
+    seen = Seen(paragraph(text))
+    assert (seen.tags, seen.cells) == (["p"], [text])
+
+
+def test_each_row_is_named_by_its_first_cell():
+    text = to_html(Table("T", ("What", "Which"), [["Base", "smollm2"]]))
+    assert '<th scope="row">Base</th><td>smollm2</td>' in text
+    assert '<caption>T</caption><thead><tr><th scope="col">What</th>' in text
+    assert to_html() == ""
+
+
+def test_a_folded_table_shows_its_title_and_how_many_rows_it_has():
+    text = to_html(Table("Files", ("a",), [["x"], ["y"]], folded=True))
+    assert text.startswith("<details><summary>Files (2)</summary><div")
+    assert text.endswith("</table></div></details>")
