@@ -5,7 +5,7 @@ FACTORY := $(VENV)/bin/factory
 INSTALLED := $(VENV)/.installed
 # Without an NVIDIA GPU on Linux, torch's default build brings gigabytes of CUDA: its CPU index is asked first.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-NOT_LOCKED := ^(nvidia-|cuda-|triton|llm==|sqlite-|torch==)
+NOT_LOCKED := ^(nvidia-|cuda-|triton|llm==|sqlite-|torch==|sentence-transformers|scikit-learn|threadpoolctl|narwhals)
 
 .PHONY: quickstart test test-slow check bench docs lock clean
 .DELETE_ON_ERROR:
@@ -31,6 +31,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(PY) docs/generate.py
+	$(PY) notebooks/build.py
 
 lock: $(INSTALLED)
 	$(PY) -m pip install -q uv

@@ -92,7 +92,6 @@ class Chunk(Row):
 
     id: str
     document: str
-    sha256: str
     title: str
     heading_path: tuple[str, ...]
     text: str
@@ -104,10 +103,13 @@ class Chunk(Row):
 
 
 class Evidence(Row):
-    """Where a fact stands: `document.text[start:end] == text`, in the file whose bytes hash to `sha256`."""
+    """Where a fact stands: `document.text[start:end] == text`.
+
+    The corpus keeps the document's text and the SHA-256 of its file; it does not stand here, so that an edit which
+    moves no text leaves every row as it was.
+    """
 
     document: str
-    sha256: str
     start: int
     end: int
     text: str

@@ -47,7 +47,7 @@ def make_fact(number: int, answer: str = "", document: str = "a.md", kind: str =
     answer = answer or f"{number} kg"
     text = f"| TD-{number} | {answer} |"
     evidence = Evidence(
-        document=document, sha256=SHA, start=100 * number, end=100 * number + len(text), text=text
+        document=document, start=100 * number, end=100 * number + len(text), text=text
     )
     return Fact(
         id=f"fact{number}",

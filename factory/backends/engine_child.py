@@ -23,9 +23,13 @@ def main() -> None:
 
 
 def start(spec: dict[str, Any]) -> Any:
-    """Return llama.cpp's server, listening on a free loopback port."""
-    import xllamacpp
+    """Return a server that listens on a free loopback port: llama.cpp's own, or what stands in where it is missing."""
+    try:
+        import xllamacpp
+    except ImportError:
+        from factory.backends.engine_fallback import FallbackServer
 
+        return FallbackServer(spec)
     params = xllamacpp.CommonParams()
     params.model.path = spec["model"]
     # At scale 0 an adapter is loaded and not applied: every request names the scales of all adapters.

@@ -84,7 +84,6 @@ def topic_of(chunk: Chunk, element: Element) -> str:
 def _evidence(chunk: Chunk, element: Element, text: str, start: int) -> Evidence:
     return Evidence(
         document=chunk.document,
-        sha256=chunk.sha256,
         start=start,
         end=start + len(text),
         text=text,

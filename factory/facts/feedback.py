@@ -68,7 +68,6 @@ def _example(row: CorrectedAnswer, system: str) -> Example:
     identity = store.hash_json([FORM, row.question, row.answer])[:16]
     evidence = Evidence(
         document=f"{FORM}:{row.source or row.response_id or identity}",
-        sha256=store.hash_bytes(row.answer.encode()),
         start=0,
         end=len(row.answer),
         text=row.answer,

@@ -54,7 +54,6 @@ def _example(chunk: Chunk, element: Element, piece: Piece, previous: str, system
         facts=(),
         evidence=Evidence(
             document=chunk.document,
-            sha256=chunk.sha256,
             start=start,
             end=start + len(piece.text),
             text=piece.text,

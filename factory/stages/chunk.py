@@ -13,7 +13,7 @@ from factory.errors import ChunkError
 from factory.rows import Chunk, Document, Element, read_rows, write_rows
 from factory.text.segment import Piece, sentences
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 LONGEST_TOKEN = 16  # characters; what is longer is counted in parts, as counting takes time
 
 
@@ -190,7 +190,6 @@ def _chunk(
     return Chunk(
         id=f"{store.hash_json([document.path, number, text])[:12]}",
         document=document.path,
-        sha256=document.sha256,
         title=document.title,
         heading_path=path,
         text=text,

@@ -19,7 +19,7 @@ from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 SHORT_ANSWER_WORDS = 15
 
 

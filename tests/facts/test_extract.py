@@ -10,7 +10,7 @@ from factory.facts import extract
 from factory.facts.phrasing import REVERSE_FORMS, answer_of
 from factory.rows import Chunk, Element
 from factory.text import normalize
-from tests.made import SHA, draft_all, make_document
+from tests.made import draft_all, make_document
 
 TABLE = (
     ("Model", "Weight", "Price", "Bay"),
@@ -36,7 +36,6 @@ def _hostile_chunk(text: str, kind: str = "paragraph") -> Chunk:
     return Chunk(
         id="0",
         document="a.txt",
-        sha256=SHA,
         title=text[:30],
         heading_path=element.heading_path,
         text=text,
