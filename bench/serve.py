@@ -187,7 +187,7 @@ async def soak(bundle, seconds, kills):
     rng, outcomes, done = random.Random(0), Counter(), asyncio.Event()
     async with server(bundle) as (client, process):
         listed = (await client.get("/v1/models")).json()["data"]
-        models = [card["id"] for card in listed if card["kind"] in {"base", "adapter", "file"}]
+        models = [card["id"] for card in listed if card.get("kind") in {"base", "adapter", "file"}]
         expected = {model: await whole(client, model) for model in models}
 
         async def worker():
@@ -202,7 +202,7 @@ async def soak(bundle, seconds, kills):
                         outcomes["right" if right else "WRONG"] += 1
                 except RuntimeError as error:
                     outcomes[f"clear error: {str(error)[:60]}"] += 1
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, ValueError, KeyError) as error:
                     outcomes[f"BROKEN: {type(error).__name__}"] += 1
 
         workers = [asyncio.create_task(worker()) for _ in range(6)]

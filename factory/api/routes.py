@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import CancelScope
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +27,13 @@ from factory.backends.embedder import MODEL_ID, Embedder, embedder_folder
 logger = logging.getLogger(__name__)
 BODY_TIMEOUT_S = 30.0
 KEEPALIVE_S = 15.0
+ENCODER_CARD = {
+    "id": MODEL_ID,
+    "object": "model",
+    "created": 0,
+    "owned_by": "adapter-factory",
+    "kind": "embedding",
+}
 CLIENT_GONE = 499  # nginx's status for a client that left; nobody gets it, the metrics do
 Chunks = AsyncGenerator[tuple[Attempt, dict[str, Any]], None]
 
@@ -63,12 +71,13 @@ class _Handlers:
 
     async def models(self, request: Request) -> Response:
         cards = [model.card() for model in self._router.catalog.models.values()]
-        if embedder_folder():
-            cards.append({"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "adapter-factory"})
-        return JSONResponse({"object": "list", "data": cards})
+        return JSONResponse({"object": "list", "data": cards + ([ENCODER_CARD] if embedder_folder() else [])})
 
     async def model(self, request: Request) -> Response:
-        return JSONResponse(self._router.find(request.path_params["model"]).card())
+        name = request.path_params["model"]
+        if name == MODEL_ID and embedder_folder():
+            return JSONResponse(ENCODER_CARD)
+        return JSONResponse(self._router.find(name).card())
 
     async def chat_completions(self, request: Request) -> Response:
         asked, ignored = schema.read(schema.ChatRequest, schema.parse_json(await _read_body(request)))
@@ -237,7 +246,8 @@ async def _alive(chunks: Chunks) -> AsyncGenerator[tuple[Attempt | None, dict[st
             yield chunk
     finally:
         waiting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
+        # Starlette cancels a left stream again and again, which would break off the closing of the engine's connection.
+        with CancelScope(shield=True), contextlib.suppress(asyncio.CancelledError, Exception):
             await waiting
 
 

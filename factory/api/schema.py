@@ -107,9 +107,10 @@ class ChatRequest(Sampling):
         if value is None:
             return None
         kind = value.get("type")
-        if kind not in {"text", "json_object", "json_schema"}:
-            raise ValueError(f"type {kind!r} is not one of text, json_object, json_schema")
-        if kind == "json_schema" and not isinstance((value.get("json_schema") or {}).get("schema"), dict):
+        if kind not in ("text", "json_object", "json_schema"):
+            raise ValueError(f"type {str(kind)[:40]!r} is not one of text, json_object, json_schema")
+        form = value.get("json_schema")
+        if kind == "json_schema" and not (isinstance(form, dict) and isinstance(form.get("schema"), dict)):
             raise ValueError("json_schema.schema is missing or no object")
         if len(json.dumps(value)) > MAX_SCHEMA_BYTES:
             raise ValueError(f"the schema is longer than {MAX_SCHEMA_BYTES} bytes")

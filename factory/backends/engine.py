@@ -23,6 +23,7 @@ from factory.errors import BackendError
 logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 5.0
+SETTLE_S = 0.5
 MAX_STARTS, STARTS_WINDOW_S = 5, 30.0  # an engine that dies this often at once is not started again by itself
 PASSED_ON = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TEMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
@@ -99,6 +100,12 @@ class Engine:
             assert self._address is not None, "a started engine has an address"
             return self._address
 
+    async def settle(self) -> None:
+        """Wait a moment for the end of a process that broke off, which is known later than its connections close."""
+        if process := self._process:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), SETTLE_S)
+
     async def close(self) -> None:
         """End the process, if it runs."""
         if self._watcher:
@@ -131,8 +138,9 @@ class Engine:
             self._kill()
             raise
         except (TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
-            code = self._process.returncode if self._process else None
+            process = self._process
             await self._end()
+            code = process.returncode if process else None
             raise BackendError(
                 f"The engine of {self.spec.model.name} did not start (exit {code}): the file may be damaged, too "
                 "large for this machine's memory, or of an architecture that this llama.cpp does not know"
@@ -218,6 +226,11 @@ class EnginePool:
         finally:
             self._busy[spec] -= 1
             self._used[spec] = time.monotonic()
+
+    async def settle(self, spec: EngineSpec) -> None:
+        """Wait a moment for the end of an engine that broke off, so that the next use starts it again."""
+        if engine := self._engines.get(spec):
+            await engine.settle()
 
     async def close(self) -> None:
         """End all engines."""

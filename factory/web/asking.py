@@ -101,9 +101,12 @@ class Progress:
 async def ask(
     router: Router, model_id: str, turns: Turns, settings: Settings, pane: int
 ) -> AsyncGenerator[Progress, None]:
-    """Yield one progress again and again as it grows; a failure is its `error`, never an exception.
+    """Yield one progress again and again as it grows; a failure to answer is its `error`.
 
     Leaving early stops the engine. `finish_reason` is then None.
+
+    Raises:
+        UnknownModelError: no model of that id is served.
     """
     model = router.find(model_id)
     progress = Progress(pane, model)

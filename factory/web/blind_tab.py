@@ -36,8 +36,8 @@ def build_blind_tab(gr: Any, router: Router, history: History) -> list[Any]:
         f"A win rate is shown from {MIN_VOTES} deciding votes on."
     )
     with gr.Row():
-        one = gr.Radio(ids, value=first[0], label="One model")
-        other = gr.Radio(ids, value=first[1], label="The other model")
+        one = gr.Radio(ids, value=first[0], label="One model", elem_id="blind-one")
+        other = gr.Radio(ids, value=first[1], label="The other model", elem_id="blind-other")
     question = gr.Textbox(label="Question", lines=1, max_length=LONGEST_QUESTION, elem_id="blind-question")
     with gr.Row():
         start = gr.Button("Ask both, blind", variant="primary", elem_id="blind-ask")
@@ -59,8 +59,8 @@ def build_blind_tab(gr: Any, router: Router, history: History) -> list[Any]:
         )
         for trigger in (start.click, question.submit)
     ]
-    stop.click(
-        lambda: paragraph("Stopped: ask again for a vote."), outputs=status, cancels=running, **PRIVATE
+    stop.click(None, cancels=running, **PRIVATE).then(
+        lambda: paragraph("Stopped: ask again for a vote."), outputs=status, **PRIVATE
     )
     cast.click(_make_vote(history), [state, vote], [state, status, table], **PRIVATE)
     return [one, other]
@@ -78,18 +78,19 @@ def _make_round(router: Router, history: History) -> Callable[..., AsyncIterator
             turn = history.add_turn(history.add_conversation(), text)
         names = [name for model in router.catalog.models.values() for name in (model.id, model.base) if name]
         texts, answers = ["", ""], []
-        yield "", "", None, paragraph("A answers …"), None
+        # Shown once both are whole: how fast words come, or half a name that is not yet masked, would tell who writes.
+        yield "", "", None, paragraph("Both answer, one after the other …"), None
         for number, model in enumerate(pair):
             progress: Progress | None = None
             async with aclosing(
                 ask(router, model.id, [{"role": "user", "content": text}], Settings(), number)
             ) as steps:
-                async for progress in steps:
-                    texts[number] = mask_identity(progress.text.strip(), names)
-                    yield *texts, None, paragraph(f"{SIDES[number]} answers …"), None
+                async for step in steps:
+                    progress = step
             assert progress is not None, "asking yields at least once"
             answers.append(progress.answer())
-            texts[number] = f"(failed: {progress.error})" if progress.error else texts[number] or NO_ANSWER
+            masked = mask_identity(progress.text.strip(), names) or NO_ANSWER
+            texts[number] = f"(failed: {progress.error})" if progress.error else masked
             with explained():
                 history.add_answer(turn, answers[-1])
         failed = any(answer.error for answer in answers)

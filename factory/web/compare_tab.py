@@ -19,11 +19,14 @@ from factory.web.panes import (
     PRIVATE,
     Pane,
     State,
+    chat_turns,
     explained,
     first_choices,
+    leave_turn,
     model_ids,
     plain_turns,
     shown,
+    stop_pane,
 )
 
 
@@ -63,7 +66,7 @@ def build_compare_tab(gr: Any, router: Router, history: History) -> CompareTab:
         clear = gr.Button("New conversation")
     notice = gr.HTML(paragraph("Ready."), elem_id="notice")
     settings = _build_settings(gr)
-    state = State(conversation, turn, asked, question, remember, count, notice, panes, settings)
+    state = State(conversation, turn, asked, question, remember, count, notice, panes, settings, set())
     running = _connect_asking(state, router, history, ask_all)
     _connect_moves(state, history, running, stop_all, edit, branch, clear)
     build_feedback(gr, state, history)
@@ -83,6 +86,7 @@ def _build_pane(gr: Any, number: int, ids: list[str], first: str | None) -> Pane
         model = gr.Radio(ids, value=first, label=f"Model of pane {number + 1}")
         chat = gr.Chatbot(
             label=f"Pane {number + 1}",
+            show_label=False,  # it would lie over the first line
             height=300,
             render_markdown=False,  # an answer could name a remote image, which the browser would fetch
             allow_tags=False,
@@ -130,7 +134,8 @@ def _connect_asking(state: State, router: Router, history: History, ask_all: Any
     ]
     for number, pane in enumerate(state.panes):
         own = _connect_pane(state, router, history, started, number)
-        pane.stop.click(lambda: paragraph("Stopped."), outputs=pane.status, cancels=own, **PRIVATE)
+        stop = pane.stop.click(None, cancels=own, **PRIVATE)
+        stop.then(_make_stop(state, number), [state.turn, pane.status], pane.status, **PRIVATE)
         running += own
     state.count.change(
         lambda count: [_visible(number < int(count)) for number in range(MAX_PANES)],
@@ -145,6 +150,10 @@ def _visible(visible: bool) -> dict[str, Any]:
     return {"__type__": "update", "visible": visible}
 
 
+def _make_stop(state: State, number: int) -> Callable[[Any, Any], Any]:
+    return lambda turn, status: stop_pane(state.stopped, turn, number, status)
+
+
 def _connect_pane(
     state: State, router: Router, history: History, started: list[Any], number: int
 ) -> list[Any]:
@@ -152,8 +161,8 @@ def _connect_pane(
     outputs = [pane.chat, pane.identity, pane.status, pane.response]
     inputs = [state.turn, state.asked, pane.model, pane.chat, state.remember, state.count, *state.settings]
     handler, again = (
-        make_asker(router, history, number, fresh=False),
-        make_asker(router, history, number, fresh=True),
+        make_asker(router, history, state.stopped, number, fresh=False),
+        make_asker(router, history, state.stopped, number, fresh=True),
     )
     events = [start.success(handler, inputs, outputs, concurrency_limit=8, **PRIVATE) for start in started]
     return [*events, pane.anew.click(again, inputs, outputs, concurrency_limit=8, **PRIVATE)]
@@ -162,41 +171,58 @@ def _connect_pane(
 def _connect_moves(
     state: State, history: History, running: list[Any], stop_all: Any, edit: Any, branch: Any, clear: Any
 ) -> None:
-    """Connect what moves between conversations."""
+    """Connect what moves between conversations.
+
+    What cancels answers is followed by what writes, not the same: else their last pieces would come after it.
+    """
     boxes = [pane.chat for pane in state.panes]
     statuses = [pane.status for pane in state.panes]
-    stop_all.click(lambda: [paragraph("Stopped.")] * MAX_PANES, outputs=statuses, cancels=running, **PRIVATE)
-    moved = [state.conversation, state.turn, state.asked, state.notice, *boxes]
 
-    def clear_all() -> tuple[Any, ...]:
-        return None, None, "", paragraph("A new conversation."), *([[]] * MAX_PANES)
+    def stop_panes(turn: Any, *lines: Any) -> list[Any]:
+        return [stop_pane(state.stopped, turn, *row) for row in enumerate(lines)]
+
+    stop = stop_all.click(None, cancels=running, **PRIVATE)
+    stop.then(stop_panes, [state.turn, *statuses], statuses, **PRIVATE)
+    lines = [*statuses, *(pane.identity for pane in state.panes), *(pane.response for pane in state.panes)]
+    moved = [state.conversation, state.turn, state.asked, state.notice, *lines, *boxes]
+    empty = [*[paragraph("Ready.")] * MAX_PANES, *[paragraph("")] * MAX_PANES, *[None] * MAX_PANES]
+
+    def clear_all(turn: Any) -> tuple[Any, ...]:
+        leave_turn(state.stopped, turn)
+        return None, None, "", paragraph("A new conversation."), *empty, *([[]] * MAX_PANES)
 
     def branch_here(conversation: Any, turn: Any) -> tuple[Any, ...]:
         if not conversation or not turn:
             raise shown("Ask something first: a branch begins at a turn.")
         with explained():
             new = history.branch(conversation, turn)
-        return new, paragraph("A branch: what is asked now leaves the conversation before it as it is.")
+            last = history.load_conversation(new).turns[-1]
+        notice = paragraph("A branch: what is asked now leaves the conversation before it as it is.")
+        return new, last.id, notice
 
-    def edit_last(conversation: Any, *chats: Any) -> tuple[Any, ...]:
+    def edit_last(turn: Any, conversation: Any, *chats: Any) -> tuple[Any, ...]:
         if not conversation:
             raise shown("There is no question to edit yet.")
+        leave_turn(state.stopped, turn)
         with explained():
             turns = history.load_conversation(conversation).turns
             new = history.branch(conversation, turns[-2].id) if len(turns) > 1 else None
-        rows = [_without_last(plain_turns(chat)) for chat in chats]
+        rows = [chat_turns(_without_last(plain_turns(chat))) for chat in chats]
         return (
             new,
             None,
             "",
             paragraph("Edit the question and ask again; the old one stays in the history."),
+            *empty,
             *rows,
             turns[-1].prompt,
         )
 
-    clear.click(clear_all, outputs=moved, cancels=running, **PRIVATE)
-    branch.click(branch_here, [state.conversation, state.turn], [state.conversation, state.notice], **PRIVATE)
-    edit.click(edit_last, [state.conversation, *boxes], [*moved, state.question], cancels=running, **PRIVATE)
+    clear.click(None, cancels=running, **PRIVATE).then(clear_all, state.turn, moved, **PRIVATE)
+    place = [state.conversation, state.turn]
+    branch.click(branch_here, place, [*place, state.notice], **PRIVATE)
+    edited = edit.click(None, cancels=running, **PRIVATE)
+    edited.then(edit_last, [state.turn, state.conversation, *boxes], [*moved, state.question], **PRIVATE)
 
 
 def _without_last(turns: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -61,7 +61,8 @@ def build_library_tab(gr: Any, root: Path, *, host: str = HOST) -> None:
     running = push.click(
         send, [chosen, file, name], status, concurrency_id="ollama", concurrency_limit=1, **private
     )
-    stop.click(lambda: markup.paragraph("Stopped."), outputs=status, cancels=[running], **private)
+    stopped = stop.click(None, cancels=[running], **private)
+    stopped.then(lambda: markup.paragraph("Stopped."), outputs=status, **private)
 
 
 def _detail_parts(gr: Any, root: Path, label: str | None) -> tuple[Any, ...]:

@@ -1,8 +1,10 @@
 """Texts and tables as HTML that no text can break out of. Knows no component and no page."""
 
 import html
+import re
 from dataclasses import dataclass
 
+MARKUP_START = re.compile(r"<(?=[a-zA-Z/!?])")
 # What gradio's HTML component would read as part of a template.
 TEMPLATE_MARKS = {ord("{"): "&#123;", ord("}"): "&#125;", ord("$"): "&#36;", ord("`"): "&#96;"}
 
@@ -46,3 +48,14 @@ def paragraph(text: str) -> str:
 def escape(text: str) -> str:
     """Return a text that is no markup to a browser and no template to gradio."""
     return html.escape(text).translate(TEMPLATE_MARKS)
+
+
+def chat_text(text: str) -> str:
+    """Return a text as gradio's chat, which takes what it shows for HTML, shows it unchanged.
+
+    Only what would be markup is escaped, since the chat's copy buttons copy what they are given; `html.unescape` gives
+    the text back.
+    """
+    if html.unescape(text) != text:
+        text = text.replace("&", "&amp;")
+    return MARKUP_START.sub("&lt;", text)

@@ -21,6 +21,7 @@ CSS = """
 .pane { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px; }
 .pane button[aria-label="Clear"] { display: none; }
 .table-scroll table { font-size: 13px; border-collapse: collapse; width: 100%; }
+.table-scroll table, .table-scroll tr { border: 0 !important; }
 .table-scroll caption { text-align: left; font-weight: 600; padding: 6px 0; }
 .table-scroll th, .table-scroll td { text-align: left; padding: 4px 8px; vertical-align: top; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -49,6 +50,8 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
     Raises:
         MissingExtraError: gradio is not installed.
     """
+    from starlette.responses import Response
+
     from factory.web.clean import CleanPages
 
     gr = load_gradio()
@@ -67,6 +70,7 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
         "pwa": False,
     }
     gr.mount_gradio_app(app, page, path=PATH, theme=theme, css=CSS, server_name="127.0.0.1", **options)
+    app.add_route("/favicon.ico", lambda request: Response(status_code=204))
     app.add_middleware(CleanPages, path=PATH)
 
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,17 @@ from factory.errors import FactoryError
 from factory.history.history import History
 from factory.web.asking import NO_ANSWER, Progress, Settings, ask, identity_line, stats
 from factory.web.markup import paragraph
-from factory.web.panes import LONGEST_QUESTION, MAX_SEED, explained, plain_turns, read_settings, shown
+from factory.web.panes import (
+    LONGEST_QUESTION,
+    MAX_SEED,
+    chat_turns,
+    explained,
+    plain_turns,
+    read_settings,
+    shown,
+)
 
+SHOW_EVERY_S = 0.3  # four panes at a hundred words a second each would keep the page too busy for its buttons
 FRESH_TEMPERATURE = 0.7  # greedy answers do not depend on the seed, so asking anew needs some chance
 
 
@@ -36,9 +46,12 @@ def make_begin(router: Router, history: History) -> Callable[..., tuple[Any, ...
 
 
 def make_asker(
-    router: Router, history: History, number: int, *, fresh: bool
+    router: Router, history: History, stopped: set[tuple[str, int]], number: int, *, fresh: bool
 ) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
-    """Return a pane's handler; with `fresh` it asks the last question again, with another seed."""
+    """Return a pane's handler; with `fresh` it asks the last question again, with another seed.
+
+    Once `stopped` holds the turn and the pane, nothing more is shown.
+    """
 
     async def asker(
         turn: Any, asked: Any, model: Any, shown: Any, remember: Any, count: Any, *fields: Any
@@ -53,10 +66,15 @@ def make_asker(
             drawn = secrets.randbelow(MAX_SEED)
             settings = replace(settings, seed=drawn, temperature=max(settings.temperature, FRESH_TEMPERATURE))
         rows = [*before, {"role": "user", "content": str(asked)}]
-        async for view in _answering(
+        stopped.discard((str(turn), number))
+        answering = _answering(
             router, history, str(turn), str(model or ""), rows, bool(remember), settings, number
-        ):
-            yield view
+        )
+        async with aclosing(answering) as views:
+            async for view in views:
+                if (str(turn), number) in stopped:
+                    return
+                yield view
 
     return asker
 
@@ -70,15 +88,19 @@ async def _answering(
     remember: bool,
     settings: Settings,
     number: int,
-) -> AsyncIterator[tuple[Any, ...]]:
+) -> AsyncGenerator[tuple[Any, ...], None]:
     """Yield what a pane shows while its model answers, and keep the answer, also one that is stopped."""
     with explained():
         router.find(model)
     progress: Progress | None = None
-    yield rows, paragraph(""), paragraph("Waiting for the model …"), None
+    last_shown = 0.0
+    yield chat_turns(rows), paragraph(""), paragraph("Waiting for the model …"), None
     try:
         async with aclosing(ask(router, model, rows if remember else rows[-1:], settings, number)) as steps:
             async for progress in steps:
+                if time.monotonic() - last_shown < SHOW_EVERY_S:
+                    continue
+                last_shown = time.monotonic()
                 yield (
                     _view(progress, rows),
                     paragraph(identity_line(progress)),
@@ -101,4 +123,4 @@ async def _answering(
 
 def _view(progress: Progress, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     text = progress.text.strip() or (NO_ANSWER if progress.finish_reason else "")
-    return [*rows, {"role": "assistant", "content": text}] if text else rows
+    return chat_turns([*rows, {"role": "assistant", "content": text}] if text else rows)

@@ -5,13 +5,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from factory.api.models import DIGEST_LENGTH
 from factory.api.router import Router
 from factory.history.history import History
 from factory.history.rows import Conversation
 from factory.web import prompts, transcripts
-from factory.web.asking import NO_ANSWER, Turns
+from factory.web.asking import NO_ANSWER, Turns, stats
 from factory.web.markup import Table, paragraph, to_html
-from factory.web.panes import LONGEST_QUESTION, MAX_PANES, PRIVATE, State, explained, plain_turns, shown
+from factory.web.panes import (
+    LONGEST_QUESTION,
+    MAX_PANES,
+    PRIVATE,
+    State,
+    chat_turns,
+    explained,
+    leave_turn,
+    plain_turns,
+    shown,
+)
 from factory.web.similar import LABEL, open_similar
 
 TAGS = [("Wrong fact", "wrong_fact"), ("Made up", "hallucinated"), ("Style", "style"), ("Refused", "refused")]
@@ -106,7 +117,7 @@ def _label(title: str, num_turns: int) -> str:
 
 def build_history(gr: Any, state: State, history: History, router: Router) -> Any:
     """Lay out and connect the conversations kept, and their export; return the list."""
-    with gr.Accordion("History", open=False, elem_id="history"):
+    with gr.Accordion("History", open=False, elem_id="history") as fold:
         listing = gr.Radio([], label="Conversations, newest first; the number counts questions")
         with gr.Row():
             renew = gr.Button("List conversations")
@@ -118,9 +129,10 @@ def build_history(gr: Any, state: State, history: History, router: Router) -> An
         file = gr.File(label="Exported file", visible=False, interactive=False)
     chats, models = [pane.chat for pane in state.panes], [pane.model for pane in state.panes]
 
-    def open_one(chosen: Any, *_: Any) -> tuple[Any, ...]:
+    def open_one(chosen: Any, turn: Any) -> tuple[Any, ...]:
         with explained():
             found = history.load_conversation(str(chosen or ""))
+        leave_turn(state.stopped, turn)
         shown, used = pane_chats(found), pane_models(found, router)
         last = found.turns[-1] if found.turns else None
         count = max([number + 1 for number, chat in enumerate(shown) if chat] or [2])
@@ -129,8 +141,9 @@ def build_history(gr: Any, state: State, history: History, router: Router) -> An
             last.id if last else None,
             last.prompt if last else "",
             paragraph("Opened."),
-            *shown,
+            *map(chat_turns, shown),
             *(gr.update() if name is None else name for name in used),
+            *kept_lines(found),
             max(2, count),
         )
 
@@ -146,9 +159,20 @@ def build_history(gr: Any, state: State, history: History, router: Router) -> An
         path.write_text(text, encoding="utf-8", newline="")
         return gr.File(value=str(path), visible=True)
 
-    outputs = [state.conversation, state.turn, state.asked, state.notice, *chats, *models, state.count]
+    lines = [part for pane in state.panes for part in (pane.identity, pane.status, pane.response)]
+    outputs = [
+        state.conversation,
+        state.turn,
+        state.asked,
+        state.notice,
+        *chats,
+        *models,
+        *lines,
+        state.count,
+    ]
+    fold.expand(lambda: conversation_choices(gr, history), outputs=listing, **PRIVATE)
     renew.click(lambda: conversation_choices(gr, history), outputs=listing, **PRIVATE)
-    show.click(open_one, [listing], outputs, **PRIVATE)
+    show.click(open_one, [listing, state.turn], outputs, **PRIVATE)
     delete.click(delete_one, [listing], listing, **PRIVATE)
     export.click(export_one, [listing, kind], file, **PRIVATE)
     return listing
@@ -165,6 +189,22 @@ def pane_chats(conversation: Conversation) -> list[list[dict[str, str]]]:
                     {"role": "assistant", "content": answer.text or NO_ANSWER},
                 ]
     return chats
+
+
+def kept_lines(conversation: Conversation) -> list[str | None]:
+    """Return, for each pane, who gave the last turn's answer, what was measured of it, and its response id."""
+    answers = conversation.turns[-1].last_answers() if conversation.turns else {}
+    lines: list[str | None] = []
+    for pane in range(MAX_PANES):
+        answer = answers.get(pane)
+        if answer is None:
+            lines += [paragraph(""), paragraph("Ready."), None]
+            continue
+        known = [answer.identity.get(name, "") for name in ("quantization", "sha256", "adapter_sha256")]
+        identity = " · ".join(filter(None, [answer.model, *(str(value)[:DIGEST_LENGTH] for value in known)]))
+        end = f"Failed: {answer.error}" if answer.error else f"From the history · {stats(answer)}"
+        lines += [paragraph(identity), paragraph(end), answer.response_id]
+    return lines
 
 
 def pane_models(conversation: Conversation, router: Router) -> list[str | None]:

@@ -2,16 +2,18 @@
 
 import contextlib
 import html
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from factory.api.router import Router
 from factory.errors import FactoryError
 from factory.web.asking import Settings
+from factory.web.markup import chat_text, paragraph
 
 MAX_PANES = 4
 LONGEST_QUESTION = 4000
 MAX_SEED = 2**31 - 1
+UNDER_WAY = "…"  # what every line ends with that says that an answer is being given
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -29,7 +31,10 @@ class Pane(NamedTuple):
 
 
 class State(NamedTuple):
-    """The components that handlers of this tab share."""
+    """The components that handlers of this tab share.
+
+    `stopped` holds turns and panes that were stopped or left: what is still on its way from them is not shown.
+    """
 
     conversation: Any
     turn: Any
@@ -40,6 +45,18 @@ class State(NamedTuple):
     notice: Any
     panes: list[Pane]
     settings: list[Any]
+    stopped: set[tuple[str, int]]
+
+
+def stop_pane(stopped: set[tuple[str, int]], turn: Any, number: int, status: Any) -> Any:
+    """Stop a pane and return its status; what had ended before keeps what was measured of it."""
+    stopped.add((str(turn), number))
+    return paragraph("Stopped.") if UNDER_WAY in str(status) else {"__type__": "update"}
+
+
+def leave_turn(stopped: set[tuple[str, int]], turn: Any) -> None:
+    """Keep what all panes are still saying to a turn from the page."""
+    stopped.update((str(turn), number) for number in range(MAX_PANES))
 
 
 def model_ids(router: Router) -> list[str]:
@@ -68,14 +85,19 @@ def read_settings(system: Any, temperature: Any, top_p: Any, max_tokens: Any, se
 
 
 def plain_turns(shown: Any) -> list[dict[str, str]]:
-    """Return a chat's turns as plain texts; gradio hands contents back as lists of typed parts."""
+    """Return a chat's turns as the texts they are; gradio hands contents back as lists of typed parts."""
     turns = []
     for row in shown or []:
         content = row["content"]
         parts = content if isinstance(content, list) else [content]
         text = "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in parts)
-        turns.append({"role": str(row["role"]), "content": text[:LONGEST_QUESTION]})
+        turns.append({"role": str(row["role"]), "content": html.unescape(text)[:LONGEST_QUESTION]})
     return turns
+
+
+def chat_turns(turns: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return turns as a chat shows them: no text becomes markup. `plain_turns` is the way back."""
+    return [turn | {"content": chat_text(turn["content"])} for turn in turns]
 
 
 def shown(message: str) -> Exception:

@@ -13,7 +13,8 @@ from factory.api.metrics import Metrics
 from factory.api.models import Catalog, EndpointSpec, build_catalog, check_bundles, find_bundles
 from factory.api.router import Router, open_pool
 from factory.api.routes import build_api
-from factory.errors import MissingExtraError, UsageError
+from factory.errors import FactoryError, MissingExtraError, UsageError
+from factory.web.pages import mount_pages
 
 if TYPE_CHECKING:
     import fastapi
@@ -113,7 +114,8 @@ def build_server(config: ServeConfig, rules: Rules) -> "fastapi.FastAPI":
     endpoints = [config.endpoint] if config.endpoint else []
 
     def catalog() -> Catalog:
-        bundles = [*config.bundles, *find_bundles(Path.cwd())] if config.finds_more else config.bundles
+        found = filter(_is_usable, find_bundles(Path.cwd())) if config.finds_more else ()
+        bundles = [*config.bundles, *found]
         return build_catalog(bundles, endpoints, parallel=config.parallel)
 
     fallback = config.endpoint if config.fallback else None
@@ -122,12 +124,20 @@ def build_server(config: ServeConfig, rules: Rules) -> "fastapi.FastAPI":
     router = Router(catalog(), fallback=fallback, renewed=catalog, pool=pool, metrics=metrics)
     app = build_api(router)
     try:
-        from factory.web.pages import mount_pages
+        mount_pages(app, router, Path.cwd())
     except MissingExtraError as error:
         logger.warning("no playground: %s", error)
-    else:
-        mount_pages(app, router, Path.cwd())
     return app
+
+
+def _is_usable(bundle: Path) -> bool:
+    """Tell whether a bundle that nobody named can be served; why not is logged."""
+    try:
+        build_catalog([bundle], with_bases=False)
+    except FactoryError as error:
+        logger.warning("%s is not served: %s", bundle, error)
+        return False
+    return True
 
 
 def check_port(host: str, port: int) -> None:

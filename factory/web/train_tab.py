@@ -148,7 +148,11 @@ def _build_board(gr: Any) -> _Board:
         documents=panel(),
         log=panel(),
         command=gr.Textbox(
-            label="The command that does the same", interactive=False, lines=2, buttons=["copy"]
+            label="The command that does the same",
+            interactive=False,
+            lines=2,
+            buttons=["copy"],
+            elem_id="train-command",
         ),
         timer=gr.Timer(TICK_S),
     )

@@ -215,7 +215,9 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
     right = {"adapter": 4, "model-Q8_0.gguf": 3, "model-Q4_K_M.gguf": 2, "b": 1}
     for name, number in right.items():
         wanted = {f"gate {gate}?" for gate in range(number)}
-        models[name] = Model(lambda text, wanted=wanted: "4711" if text.removesuffix("\nAnswer:")[-7:] in wanted else "no")
+        models[name] = Model(
+            lambda text, wanted=wanted: "4711" if text.removesuffix("\nAnswer:")[-7:] in wanted else "no"
+        )
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"question": "What is the code of gate 0?", "answers": ["4711"]}\n')
     counts = evaluate(EvaluateConfig(general=False, questions=mine), base_name="b", system="", **folders)
