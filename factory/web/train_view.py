@@ -17,7 +17,7 @@ caption { text-align: left; font-weight: 600; padding: .3em 0; }
 th, td { text-align: left; vertical-align: top; padding: .25em .6em .25em 0; overflow-wrap: anywhere;
   border-bottom: 1px solid var(--border-color-primary); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; margin: .3em 0 1em; }
-svg { width: 100%; height: auto; }
+svg { width: 100%; max-width: 720px; height: auto; }
 """
 MAX_ROWS = 200
 MAX_POINTS = 400

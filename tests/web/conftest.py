@@ -15,13 +15,14 @@ EVIL = (
     "[here](https://evil.example/) **loud** {{ secret }} ${secret}"
 )
 VOICES = {
-    BASE: Voice("I am {name}. Answer {number}: {question}"),
-    ADAPTER: Voice("Answer {number} of Tolvane: {question}"),
+    BASE: Voice("I am NAME. Answer NUMBER: QUESTION"),
+    ADAPTER: Voice("Answer NUMBER of Tolvane: QUESTION"),
     "slow-one": Voice(LONG, pause_s=0.02),
     "slow-two": Voice(LONG, pause_s=0.02),
     "failing": Voice(status=500),
     "breaking": Voice("one two three four", breaks_after=2),
-    "evil": Voice(EVIL),
+    "fast": Voice(LONG, pause_s=0.01),
+    "markup": Voice(EVIL),
 }
 
 

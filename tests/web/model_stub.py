@@ -16,7 +16,7 @@ from factory.weights.gguf_tokens import Vocabulary
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n"
+    "{{ '<|im_start|>assistant\n' }}"
 )
 BASE, ADAPTER = "smollm2-135m", "tolvane"
 
@@ -25,7 +25,7 @@ BASE, ADAPTER = "smollm2-135m", "tolvane"
 class Voice:
     """How a model answers: its text, the wait before each word, and whether it refuses or breaks off."""
 
-    text: str = "{name} answers {number}: {question}"
+    text: str = "NAME answers NUMBER: QUESTION"
     pause_s: float = 0.0
     status: int = 200
     breaks_after: int | None = None
@@ -66,6 +66,12 @@ class ModelStub(ThreadingHTTPServer):
         """Say nothing when a client goes away."""
 
 
+def _filled(text, **values):
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
+
+
 class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Say nothing."""
@@ -80,7 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             if voice.status != 200:
                 self._refuse(voice.status)
             else:
-                self._speak(voice, call, voice.text.format(name=name, number=number, question=call.question))
+                self._speak(
+                    voice, call, _filled(voice.text, NAME=name, NUMBER=str(number), QUESTION=call.question)
+                )
         except OSError:
             call.left = call.left or time.monotonic()
         finally:
@@ -158,7 +166,7 @@ def local_model(name, kind, **more):
 def make_router(stub):
     """A router over a base and an adapter that a stub answers for, and over endpoints, which are its other voices."""
     models = [local_model(BASE, "base"), local_model(ADAPTER, "adapter", adapter_sha256="cd" * 32)]
-    for name in stub.voices.keys() - {BASE, ADAPTER}:
-        models.append(endpoint_model(EndpointSpec(name, f"{stub.url(name)}/v1", name, "")))
+    others = [name for name in stub.voices if name not in {BASE, ADAPTER}]
+    models += [endpoint_model(EndpointSpec(name, f"{stub.url(name)}/v1", name, "")) for name in others]
     pool = EnginePool(make=lambda spec: StubEngine(stub, spec))
     return Router(Catalog({model.id: model for model in models}), pool=pool)

@@ -103,7 +103,7 @@ def test_the_tab_is_made_of_native_parts_with_private_events_only(gr, root):
     buttons = [part["props"]["value"] for part in config["components"] if part["type"] == "button"]
     assert buttons == ["Refresh", "Push to Ollama", "Stop", "Compare"]
     triggers = [name for event in config["dependencies"] for _, name in event["targets"]]
-    assert sorted(triggers) == ["click"] * 5 + ["input"] * 2 + ["load"]
+    assert sorted(triggers) == ["click"] * 5 + ["input"] * 2 + ["load", "then"]
     assert {event["api_visibility"] for event in config["dependencies"]} == {"private"}
 
 

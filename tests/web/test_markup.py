@@ -1,11 +1,12 @@
 """Tables and paragraphs as HTML: whatever a text holds comes out as that text and as nothing else."""
 
+import html
 from html.parser import HTMLParser
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.web.markup import Table, paragraph, to_html
+from factory.web.markup import Table, chat_text, paragraph, to_html
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cc")), max_size=20) | st.sampled_from(
     ["<script>alert(1)</script>", "${alert(1)}", "{{value}}", "`", '" onload="x', "&lt;", "</td>"]
@@ -57,3 +58,17 @@ def test_a_folded_table_shows_its_title_and_how_many_rows_it_has():
     text = to_html(Table("Files", ("a",), [["x"], ["y"]], folded=True))
     assert text.startswith("<details><summary>Files (2)</summary><div")
     assert text.endswith("</table></div></details>")
+
+
+@given(TEXTS | st.text(alphabet="<>&;#/!?abglmpt1 \n", max_size=30))
+def test_a_chat_shows_a_text_as_it_is_and_gives_it_back(text):
+    shown = chat_text(text)
+    seen = Seen(f"<p>{shown}</p>")
+    assert seen.tags == ["p"]
+    assert seen.cells == [text]
+    assert html.unescape(shown) == text
+
+
+def test_a_chat_gets_plain_text_as_it_is_so_that_it_is_copied_so():
+    for text in ("R&D costs < 5 and > 3", "a <- b", "if x<3 && y>2:", "{x} `y` ${z}"):
+        assert chat_text(text) == text
