@@ -33,9 +33,10 @@ from factory.backends.engine import Engine
 ROOT = Path(__file__).parent.parent
 QUESTIONS = (
     "Why is the sky blue?", "How do I boil an egg?", "Tell me about the sea.", "What is a lighthouse for?",
-    "How does a bicycle stay upright?", "What is bread made of?", "Why do leaves fall?", "How is glass made?",
+    "How does a bicycle stay upright?", "What is bread made of?", "Why do leaves fall?", "What is two plus two?",
 )  # fmt: skip
 TOKENS = 64
+SURE_GAP = 0.2  # nats
 REPEATS = 3
 
 
@@ -188,7 +189,7 @@ async def soak(bundle, seconds, kills):
     async with server(bundle) as (client, process):
         listed = (await client.get("/v1/models")).json()["data"]
         models = [card["id"] for card in listed if card.get("kind") in {"base", "adapter", "file"}]
-        expected = {model: await whole(client, model) for model in models}
+        expected = await sure_answers(client, models)
 
         async def worker():
             while not done.is_set():
@@ -198,8 +199,9 @@ async def soak(bundle, seconds, kills):
                         await stream(client, model, rng.choice(QUESTIONS), rng.choice((4, 16, 48)))
                         outcomes["streamed"] += 1
                     else:
-                        right = await whole(client, model) == expected[model]
-                        outcomes["right" if right else "WRONG"] += 1
+                        question, answer = rng.choice(expected[model])
+                        right = (await whole(client, model, question))[0] == answer
+                        outcomes["right" if right else f"WRONG: {model}"] += 1
                 except RuntimeError as error:
                     outcomes[f"clear error: {str(error)[:60]}"] += 1
                 except (httpx.HTTPError, ValueError, KeyError) as error:
@@ -227,13 +229,30 @@ async def soak(bundle, seconds, kills):
     )
 
 
-async def whole(client, model):
-    """Return a greedy answer in one piece."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Who keeps the key?"}], "max_tokens": 12}
-    response = await client.post("/v1/chat/completions", json=body | {"temperature": 0})
+async def sure_answers(client, models):
+    """Return for each model the questions whose greedy answer is no near-tie, with that answer.
+
+    How many requests share a step moves logits by hundredths, so that near-ties may come out either way.
+    """
+    sure = {}
+    for model in models:
+        answers = [(question, *(await whole(client, model, question))) for question in QUESTIONS]
+        sure[model] = [(question, text) for question, text, gap in answers if gap > SURE_GAP]
+        if not sure[model]:
+            raise SystemExit(f"{model} is sure of no answer: ask other questions")
+    return sure
+
+
+async def whole(client, model, question):
+    """Return a greedy answer in one piece, and by how much its least sure token led, in nats."""
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": 12}
+    body |= {"temperature": 0, "logprobs": True, "top_logprobs": 2}
+    response = await client.post("/v1/chat/completions", json=body)
     if response.status_code != 200:
         raise RuntimeError(response.json()["error"]["message"])
-    return response.json()["choices"][0]["message"]["content"]
+    choice = response.json()["choices"][0]
+    pairs = [token["top_logprobs"] for token in choice["logprobs"]["content"]]
+    return choice["message"]["content"], min(first["logprob"] - second["logprob"] for first, second in pairs)
 
 
 def row(work, ours, limit, unit):

@@ -46,9 +46,7 @@ def make_fact(number: int, answer: str = "", document: str = "a.md", kind: str =
     """Return a fact of which no two numbers share a word of evidence."""
     answer = answer or f"{number} kg"
     text = f"| TD-{number} | {answer} |"
-    evidence = Evidence(
-        document=document, start=100 * number, end=100 * number + len(text), text=text
-    )
+    evidence = Evidence(document=document, start=100 * number, end=100 * number + len(text), text=text)
     return Fact(
         id=f"fact{number}",
         kind=kind,
