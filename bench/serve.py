@@ -24,11 +24,15 @@ from pathlib import Path
 
 import httpx
 import psutil
+import uvicorn
 
 from factory import hardware
+from factory.api.guard import Guard
 from factory.api.keys import read_key
 from factory.api.models import build_catalog
-from factory.backends.engine import Engine
+from factory.api.router import Router
+from factory.api.routes import build_api
+from factory.web.serve import ServeConfig, make_rules
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = (
@@ -108,38 +112,55 @@ async def concurrency(client, model):
 
 
 async def overhead(bundle):
-    """Return what our API adds to one engine asked directly: milliseconds a request and a token."""
-    model = next(model for model in build_catalog([bundle], with_bases=False).models.values() if model.engine)
-    engine = Engine(model.engine)
-    address = await engine.open()
-    endpoint = (
-        "--endpoint",
-        f"{address.url}/v1",
-        "--endpoint-model",
-        "engine",
-        "--endpoint-key-env",
-        "ENGINE_KEY",
-    )
-    headers = {
-        "Authorization": f"Bearer {address.key}",
-        "Connection": "close",
-    }  # llama.cpp drops used connections
-    direct = httpx.AsyncClient(base_url=address.url, headers=headers, timeout=60)
-    short, long = {"ours": [], "direct": []}, {"ours": [], "direct": []}
-    async with server(*endpoint, ENGINE_KEY=address.key) as (client, _), direct:
-        for number in range(44):
-            for name, asked in (("ours", client), ("direct", direct)):
-                # The same words for both, so that neither finds the prompt in the engine's cache and the other not.
-                question = f"Count to a hundred, please ({number // 2})."
-                one = await stream(asked, "engine", question, 1)
-                many = await stream(asked, "engine", question, TOKENS)
-                if number > 3:
-                    short[name].append(one[1])
-                    long[name].append(many[1] - many[0])
-    await engine.close()
+    """Return what our API adds to the very engine it asks: milliseconds a request and a token."""
+    command = [sys.executable, __file__, "--bundle", str(bundle), "--inner"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        told = json.loads(process.stdout.readline())
+        # llama.cpp drops connections after some use, so that ours asks over a new one each time, and so does this.
+        headers = {"Authorization": f"Bearer {told['key']}", "Connection": "close"}
+        direct = httpx.AsyncClient(base_url=told["engine"], headers=headers, timeout=60)
+        ours = httpx.AsyncClient(
+            base_url=told["ours"], headers={"Authorization": f"Bearer {read_key()}"}, timeout=60
+        )
+        short, long = {"ours": [], "direct": []}, {"ours": [], "direct": []}
+        async with direct, ours:
+            for number in range(32):
+                question = f"Count to a hundred, please ({number})."
+                await stream(
+                    direct, told["model"], question, 1
+                )  # from here on both find the prompt in the cache
+                for name, asked in (("ours", ours), ("direct", direct)):
+                    one = await stream(asked, told["model"], question, 1)
+                    many = await stream(asked, told["model"], question, TOKENS)
+                    if number > 3:
+                        short[name].append(one[1])
+                        long[name].append(many[1] - many[0])
+        process.stdin.close()
     medians = {name: statistics.median(values) for name, values in short.items()}
     spans = {name: statistics.median(values) for name, values in long.items()}
     return 1000 * (medians["ours"] - medians["direct"]), 1000 * (spans["ours"] - spans["direct"]) / TOKENS
+
+
+async def inner(bundle):
+    """Serve a bundle's first file as `factory serve` does and tell where the engine behind it listens."""
+    config = ServeConfig((bundle,), finds_more=False)
+    catalog = build_catalog([bundle], with_bases=False)
+    model = next(model for model in catalog.models.values() if model.engine)
+    router = Router(catalog)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = Guard(build_api(router), make_rules(config))
+        web = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        running = asyncio.create_task(web.serve([listener]))
+        async with router.pool.use(model.engine) as address:
+            told = {"engine": address.url, "key": address.key, "model": model.id}
+            told["ours"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+            await asyncio.to_thread(sys.stdin.read)
+        web.should_exit = True
+        await running
 
 
 async def swap(client, base, adapter):
@@ -308,7 +329,11 @@ def main():
     parser.add_argument("--bundle", type=Path, default=ROOT / "build/quickstart/bundle")
     parser.add_argument("--soak", type=float, help="run mixed requests for that many seconds instead")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--inner", action="store_true", help="what the measurement of overhead starts")
     options = parser.parse_args()
+    if options.inner:
+        asyncio.run(inner(options.bundle.resolve()))
+        return
     if options.soak:
         outcomes, killed, before, after = asyncio.run(
             soak(options.bundle.resolve(), options.soak, options.kills)

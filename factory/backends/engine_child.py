@@ -37,7 +37,9 @@ def start(spec: dict[str, Any]) -> Any:
     params.n_ctx, params.n_parallel, params.kv_unified = spec["num_ctx"], spec["parallel"], True
     params.cache_ram_mib = 0  # the cache of prompts is keyed by tokens alone: an adapter would get another's
     params.n_batch = params.n_ubatch = 512
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = spec["threads"]
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads = spec["threads"]
+        threads.poll = 0  # engines share the cores: one that waits must not spin
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.api_keys, params.cors_origins = [spec["key"]], "localhost"
     params.ui, params.endpoint_slots, params.endpoint_props, params.offline = False, False, False, True

@@ -48,8 +48,6 @@ def build_compare_tab(gr: Any, router: Router, history: History) -> CompareTab:
             label="Send the earlier turns along",
             info="The models were trained and measured on single questions.",
         )
-    with gr.Row(equal_height=False, elem_id="panes"):
-        panes = [_build_pane(gr, number, ids, first) for number, first in enumerate(first_choices(router))]
     question = gr.Textbox(
         label="Question",
         placeholder="Type a question and press Enter",
@@ -59,12 +57,14 @@ def build_compare_tab(gr: Any, router: Router, history: History) -> CompareTab:
         elem_id="question",
     )
     with gr.Row():
-        ask_all = gr.Button("Ask all", variant="primary", elem_id="ask-all")
-        stop_all = gr.Button("Stop all")
-        edit = gr.Button("Edit last question")
-        branch = gr.Button("Branch from here")
-        clear = gr.Button("New conversation")
+        ask_all = gr.Button("Ask all", variant="primary", size="md", elem_id="ask-all")
+        stop_all = gr.Button("Stop all", size="md")
+        edit = gr.Button("Edit last question", size="md")
+        branch = gr.Button("Branch from here", size="md")
+        clear = gr.Button("New conversation", size="md")
     notice = gr.HTML(paragraph("Ready."), elem_id="notice")
+    with gr.Row(equal_height=False, elem_id="panes"):
+        panes = [_build_pane(gr, number, ids, first) for number, first in enumerate(first_choices(router))]
     settings = _build_settings(gr)
     state = State(conversation, turn, asked, question, remember, count, notice, panes, settings, set())
     running = _connect_asking(state, router, history, ask_all)
