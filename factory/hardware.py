@@ -23,15 +23,25 @@ class MemoryWatch:
     _done: threading.Event = field(default_factory=threading.Event)
 
     def sample(self) -> None:
-        """Look once and keep the larger figure."""
-        total = 0
+        """Look once and keep the larger figure.
+
+        Pages that processes share count once, also those of a child that has forked and not yet become its program.
+        Telling them apart takes milliseconds, so it is done for what would be a new peak only.
+        """
         me = psutil.Process()
-        for process in [me, *me.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                continue
-        self.peak_bytes = max(self.peak_bytes, total)
+        processes = [me, *me.children(recursive=True)]
+        if sum(_resident_bytes(process, "rss") for process in processes) > self.peak_bytes:
+            total = sum(_resident_bytes(process, "pss") for process in processes)
+            self.peak_bytes = max(self.peak_bytes, total)
+
+
+def _resident_bytes(process: psutil.Process, kind: str) -> int:
+    """Return a process's resident memory; `pss` shares out what others use as well, where the system knows it."""
+    try:
+        found = process.memory_full_info() if kind == "pss" else process.memory_info()
+    except psutil.Error:
+        return 0
+    return int(getattr(found, kind, 0) or found.rss)
 
 
 @contextmanager

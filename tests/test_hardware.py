@@ -1,5 +1,6 @@
 """What the machine has, and the memory watch."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -105,3 +106,18 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     hardware.release_memory()
     assert before - process.memory_info().rss > 100_000_000
     assert last
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # newer Pythons warn of forks among threads
+def test_memory_that_a_child_shares_counts_once():
+    block = bytearray(200 * MIB)
+    block[::4096] = b"x" * len(block[::4096])
+    with hardware.watch_memory() as alone:
+        pass
+    context = multiprocessing.get_context("fork")
+    with hardware.watch_memory() as together:
+        child = context.Process(target=time.sleep, args=(1,))
+        child.start()
+        child.join()
+    assert together.peak_bytes < alone.peak_bytes + 100 * MIB
+    del block
