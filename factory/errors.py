@@ -10,6 +10,7 @@ FactoryError
 ├─ ChunkError · SynthesizeError · CurateError · ExportError (ValueError)
 ├─ TrainError · MergeError · QuantizeError · EvaluateError   (RuntimeError)
 ├─ BackendError      (ConnectionError) something that answers chats did not
+├─ ServeError        (RuntimeError)    a request to the server got no answer; factory.api.errors has its kinds
 └─ GateError         (RuntimeError)    a quality gate was not met                      exit 3
 """
 
@@ -96,3 +97,7 @@ class GateError(FactoryError, RuntimeError):
     """A quality gate was not met; the message names the gate, the subject and both numbers."""
 
     exit_code = 3
+
+
+class ServeError(FactoryError, RuntimeError):
+    """A request to the server got no answer."""

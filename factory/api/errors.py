@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from factory.errors import FactoryError
+from factory.errors import ServeError
 
 
-class ApiError(FactoryError):
+class ApiError(ServeError):
     """A request that gets no answer: `status` is the HTTP status, `code` what a program can tell it by."""
 
     status = 500
