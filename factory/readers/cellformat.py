@@ -1,11 +1,16 @@
 """Show a spreadsheet cell's value the way its number format does. Knows format codes, not workbooks."""
 
 import datetime as dt
+import decimal
+import math
 import re
 from typing import Any
 
 LITERALS = re.compile(r'"([^"]*)"|\\(.)|\[\$([^\]-]*)[^\]]*\]|\[[^\]]*\]|_.|\*.')
-DIGITS = re.compile(r"([#0?][#0?,]*)(?:\.([#0?]+))?")
+DIGITS = re.compile(r"([#0?](?:[#0?,]*[#0?])?)(,*)(?:\.([#0?]+)(,*))?")
+EXACT = decimal.Context(
+    prec=400, rounding=decimal.ROUND_HALF_UP
+)  # as spreadsheets round; floats end at 1e308
 
 
 def format_value(value: Any, number_format: str) -> str:
@@ -32,13 +37,16 @@ def _format_number(value: float, number_format: str) -> str:
     section = number_format.split(";")[0]
     shown = LITERALS.sub(lambda found: found[1] or found[2] or found[3] or "", section)
     digits = DIGITS.search(shown)
-    if digits is None or re.search(r"General|[Ee][+-]|/|@", shown):
+    if digits is None or not math.isfinite(value) or re.search(r"General|[Ee][+-]|/|@", shown):
         return _plain(value)
-    whole, fraction = digits[1], digits[2] or ""
-    scaled = abs(value) * (100 if "%" in shown else 1)
-    text = f"{scaled:{',' if ',' in whole.rstrip(',') else ''}.{len(fraction)}f}"
-    if fraction.endswith("#"):
-        text = text.rstrip("0").rstrip(".")
+    whole, fraction = digits[1], digits[3] or ""
+    thousands = len(digits[2]) + len(digits[4] or "")  # each comma at the end leaves three places out
+    exact = abs(decimal.Decimal(repr(value))).scaleb((2 if "%" in shown else 0) - 3 * thousands, EXACT)
+    rounded = exact.quantize(decimal.Decimal(1).scaleb(-len(fraction)), context=EXACT)
+    text = f"{rounded:{',' if ',' in whole else ''}f}"
+    for _ in range(len(fraction) - len(fraction.rstrip("#"))):
+        text = text.removesuffix("0")
+    text = text.rstrip(".") if fraction else text
     integer, point, rest = text.partition(".")
     text = f"{integer.zfill(whole.count('0'))}{point}{rest}"
     sign = "-" if value < 0 and float(text.replace(",", "")) else ""

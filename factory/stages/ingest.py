@@ -17,7 +17,7 @@ from factory.readers.walk import Found, find_files
 from factory.store import hash_file, hash_json
 
 MIB = 1 << 20
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 
 class IngestConfig(BaseModel):
