@@ -1,0 +1,113 @@
+"""The page of a report: how numbers read, what is left out when nothing was measured, and how rows are ordered."""
+
+import re
+
+import pytest
+
+from factory.bundle.manifest import Score
+from factory.report.model import DocumentScore, FileSize, Report, Sample, StageTime
+from factory.report.page import MAX_TEXT, render_page
+from tests.report.test_model import EMPTY
+
+
+def page_of(**parts):
+    """Return the page of a report that holds these parts alone, on one line."""
+    return re.sub(r"\s+", " ", render_page(Report(**EMPTY | parts)))
+
+
+def stage(name, seconds, memory=None):
+    return StageTime(name=name, status="done", seconds=seconds, peak_memory_bytes=memory)
+
+
+def score(kind, method="closed_book", model="m", question_set="user"):
+    return Score(
+        model=model,
+        kind=kind,
+        question_set=question_set,
+        method=method,
+        n=42,
+        accuracy=0.5,
+        low=0.4,
+        high=0.6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "read"),
+    [(0.04, "0.0 s"), (11.4, "11.4 s"), (60.0, "1 min 0 s"), (214.5, "3 min 34 s"), (3599.6, "1 h 0 min"),
+     (7384.0, "2 h 3 min")],
+)  # fmt: skip
+def test_times_read_in_the_units_people_use(seconds, read):
+    assert read in page_of(stages=(stage("train", seconds),))
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [(999, "999 B"), (1_000, "1.0 kB"), (144_800_000, "144.8 MB"), (2_350_000_000, "2.4 GB")],
+)
+def test_memory_reads_in_decimal_units(size, read):
+    assert read in page_of(stages=(stage("train", 1.0, size),))
+
+
+def test_the_longest_stage_fills_its_bar_and_the_others_their_share():
+    page = page_of(stages=(stage("ingest", 5.0, 100), stage("train", 20.0, 400), stage("verify", None, None)))
+    widths = [float(width) for width in re.findall(r'style="width: ([0-9.]+)%', page)]
+    assert widths == [25.0, 25.0, 100.0, 100.0, 0.0, 0.0]
+
+
+def test_a_report_of_nothing_draws_nothing_and_says_so():
+    page = page_of(verdict="The run did not finish. Nothing was measured.", failure="<b>lost</b>")
+    assert "<h1>The run did not finish.</h1>" in page
+    assert "&lt;b&gt;lost&lt;/b&gt;" in page
+    assert "<svg" not in page
+
+
+def test_bars_stand_from_the_base_over_retrieval_and_adapter_to_the_files():
+    kinds = [
+        score("gguf", model="model-Q4_K_M.gguf"), score("gguf", model="model-Q8_0.gguf"), score("adapter"),
+        score("base", "rag"), score("base"), score("endpoint", model="elsewhere"),
+    ]  # fmt: skip
+    page = page_of(scores=tuple(kinds))
+    (told,) = re.findall(r'aria-label="Bar chart, [^:"]*: ([^"]*)\."', page)
+    names = [part.rsplit(" ", 2)[0] for part in told.split("; ")]
+    assert names == ["base", "base + retrieval", "adapter", "model-Q8_0", "model-Q4_K_M", "elsewhere"]
+
+
+def test_documents_stand_from_the_worst_known_and_unmeasured_ones_last():
+    rows = [("c.md", 5, 0.5), ("none.md", 9, None), ("b.md", 5, 0.0), ("a.md", 7, 0.5), ("z.md", 7, 1.0)]
+    documents = tuple(DocumentScore(document=name, n=n, adapter=share) for name, n, share in rows)
+    found = re.findall(r">([a-z]+\.md)<", page_of(documents=documents))
+    assert found == ["b.md", "a.md", "c.md", "z.md", "none.md"]
+
+
+def test_a_long_reply_is_cut_and_wrong_ones_stand_before_right_ones():
+    def sample(reply, correct):
+        return Sample(
+            question="Who?", answers=("Ada",), reply=reply, correct=correct, question_set="user", model="m", source=None
+        )  # fmt: skip
+
+    page = page_of(samples=(sample("right reply", True), sample("w" * (MAX_TEXT + 1), False)))
+    assert "w" * MAX_TEXT + " …" in page
+    assert "w" * (MAX_TEXT + 1) not in page
+    assert page.index("www") < page.index("right reply")
+
+
+def test_settings_and_counts_read_in_words():
+    settings = {"train": {"target_modules": ["q_proj", "v_proj"], "alpha": None, "extra": {}, "rank": 32}}
+    page = page_of(
+        settings=settings, counts={"adapter": {"steps": 12480, "final_loss": 0.21149, "device": "cpu"}}
+    )
+    for read in ("q_proj, v_proj", "12,480", "0.2115", "target modules"):
+        assert read in page
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert re.search(r"alpha +none", text)
+    assert re.search(r"extra +none", text)
+
+
+def test_a_size_without_answers_is_listed_and_not_drawn():
+    size = FileSize(
+        file="model-Q8_0.gguf", bytes=144_800_000, bits_per_weight=8.5, types={"Q8_0": 3}, num_fallbacks=0, passed=None
+    )  # fmt: skip
+    page = page_of(sizes=(size,))
+    assert "144.8 MB" in page
+    assert "Scatter chart" not in page
