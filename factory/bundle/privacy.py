@@ -20,7 +20,7 @@ MIN_NAME_LENGTH = 4
 MIN_FOLDER_LENGTH = 5
 SAFETENSORS_LENGTH_BYTES = 8
 LOCAL_PATH = re.compile(
-    rb"(?<![\w:/.~@-])/(?:home|Users|root|tmp|mnt|media|private/var|var/tmp|var/folders)/[\w.@-]{2,}"
+    rb"(?<![\w:/.~@-])/(?:home|Users|root|tmp|mnt|media|private/var|var/tmp|var/folders)/[\w.@\x80-\xff-]{2,}"
     rb"|(?<![A-Za-z0-9])[A-Za-z]:(?:\\{1,2}|/)(?:Users|Documents and Settings|ProgramData|Windows|[Tt]emp)[\\/]"
     rb"|file:///"
 )
@@ -74,7 +74,7 @@ def _find_path(raw: bytes, places: Iterable[bytes]) -> str | None:
         if re.search(rb"(?<![\w.-])" + re.escape(place) + rb"(?![\w-])", raw):
             return place.decode()
     found = LOCAL_PATH.search(raw)
-    return found.group().decode() if found else None
+    return found.group().decode("utf-8", "replace") if found else None
 
 
 def _readable_part(path: Path) -> tuple[bytes, str]:

@@ -81,5 +81,5 @@ def convert(folder: Path, target: Path, cache: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(tools), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not target.exists():
-        last = (done.stderr.strip().split("\n") or ["no message"])[-1]
+        last = done.stderr.strip().split("\n")[-1] or "no message"
         raise BaseModelError(f"The base could not be converted to GGUF: {last}; try another base")

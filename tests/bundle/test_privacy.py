@@ -35,6 +35,7 @@ def check(tmp_path, monkeypatch):
         ('{"base": "/Users/ada"}', "/Users/ada"),
         ("'/var/folders/q5/x'", "/var/folders/q5"),
         ("/tmp/run1", "/tmp/run1"),
+        ("/home/ömer/x", "/home/ömer"),
         ("C:\\Users\\ada", "C:\\Users\\"),
         ('"d:\\\\Temp\\\\x"', "d:\\\\Temp\\"),
         ("C:/ProgramData/x", "C:/ProgramData/"),
