@@ -311,4 +311,4 @@ def test_the_memory_of_a_step_of_the_embedded_base_is_probed_in_another_process(
     (tmp_path / "tiny.yaml").write_text("name: tiny\ningest: {source: .}\n")
     changes = ["train.batch_size=2", "train.max_tokens=32", "train.first_layer=0.9"]
     probed = plan.probe_memory(load_recipe(tmp_path / "tiny.yaml", changes))
-    assert GIB < probed < 4 * GIB
+    assert 0.7 * GIB < probed < 4 * GIB  # pages of libraries that other processes map as well count in part
