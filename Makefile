@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/.installed
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 NOT_LOCKED := ^(nvidia-|cuda-|triton|llm==|sqlite-|torch==|sentence-transformers|scikit-learn|threadpoolctl|narwhals)
 
+# The browser tests leave pictures of what they saw here.
+export ADAPTER_FACTORY_SCREENSHOTS ?= $(CURDIR)/build/screenshots
+
 .PHONY: quickstart test test-slow check bench docs lock clean
 .DELETE_ON_ERROR:
 

@@ -34,4 +34,8 @@ def test_the_commands_of_the_readme_exist():
 
 def test_ci_calls_the_test_command_of_the_readme():
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("make ")] == ["make check", "make test", "make test-slow"]
+    assert [line for line in lines if line.startswith("make ")] == [
+        "make check",
+        "make test",
+        "make test-slow",
+    ]

@@ -1,17 +1,20 @@
 """The playground's page: its tabs over one router, mounted into the API's application. Answers nothing itself."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.api.router import Router
 from factory.errors import MissingExtraError
 from factory.history.history import History, default_path
+from factory.web.job import Job
 
 if TYPE_CHECKING:
     import fastapi
 
 PATH = "/ui"
+COMPARE = "compare"
 CSS = """
 .gradio-container { max-width: 1280px !important; width: 100% !important; margin: 0 auto !important; }
 .gradio-container main { width: 100%; }
@@ -86,26 +89,45 @@ def build_page(gr: Any, router: Router, root: Path, history: History) -> Any:
     queue = JobQueue(root / "build", root)
     with gr.Blocks(title="Adapter Factory playground", analytics_enabled=False) as page:
         gr.Markdown(f"# Adapter Factory\n{promise(router)}")
-        with gr.Tab("Compare"):
-            compare = build_compare_tab(gr, router, history)
-        with gr.Tab("Blind test"):
-            blind = build_blind_tab(gr, router, history)
-        with gr.Tab("Train"):
-            train = build_train_tab(gr, queue)
-        with gr.Tab("Library"):
-            build_library_tab(gr, root)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Compare", id=COMPARE):
+                compare = build_compare_tab(gr, router, history)
+            with gr.Tab("Blind test"):
+                blind = build_blind_tab(gr, router, history)
+            with gr.Tab("Train"):
+                train = build_train_tab(gr, queue)
+            with gr.Tab("Library"):
+                build_library_tab(gr, root)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        known = gr.State(None)
+        page.load(
+            lambda: tuple(job.id for job in queue.jobs() if queue.has_bundle(job)), None, known, **private
+        )
         page.load(train.refresh, train.runs, train.outputs, **private)
         page.load(compare.load, None, compare.load_outputs, **private)
         choices = [*compare.models, *blind]
 
-        def renew() -> list[Any]:
+        def renew(finished: Any, known: Any) -> list[Any]:
             router.renew()
-            return [gr.Radio(choices=model_ids(router)) for _ in choices]
+            ids = model_ids(router)
+            made = newest_model(queue.jobs(), finished, known, ids)
+            updates = [gr.Radio(choices=ids) for _ in choices]
+            if made:  # the second pane, beside the base
+                updates[1] = gr.Radio(choices=ids, value=made)
+            return [*updates, gr.Tabs(selected=COMPARE) if made else gr.skip(), finished]
 
-        train.finished.change(renew, None, choices, **private)
+        train.finished.change(renew, [train.finished, known], [*choices, tabs, known], **private)
     page.queue(max_size=64, default_concurrency_limit=8)
     return page
+
+
+def newest_model(jobs: Sequence[Job], finished: Any, known: Any, ids: Sequence[str]) -> str | None:
+    """Return the model of the newest run that finished since a page was opened, if it is served now.
+
+    `finished` and `known` are ids of runs with a bundle, now and before; `known` is None until the page has been told.
+    """
+    fresh = set(finished or ()) - set(finished if known is None else known)
+    return next((job.name for job in jobs if job.id in fresh and job.name in ids), None)
 
 
 def promise(router: Router) -> str:

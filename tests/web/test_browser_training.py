@@ -101,6 +101,11 @@ def test_documents_dropped_into_the_train_tab_become_a_model_in_compare(page, si
     log = (site.root / "build" / "skerrin" / "log.txt").read_text()
     assert site.queue.get(job.id).state == "done", log[-3000:]
 
+    expect(page.get_by_role("tab", name="Compare")).to_have_attribute(
+        "aria-selected", "true", timeout=120_000
+    )  # where the new model stands beside the base
+    expect(page.locator("#pane-2").get_by_label("skerrin", exact=True)).to_be_checked()
+    open_tab(page, "Train")
     for text in ("workshop.md", "broken.docx", "It is damaged or not what its name says"):
         expect(page.get_by_text(text).first).to_be_visible()
     expect(page.get_by_role("table", name="Stages")).to_contain_text("export")
