@@ -100,9 +100,7 @@ def build_page(gr: Any, router: Router, root: Path, history: History) -> Any:
                 build_library_tab(gr, root)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         known = gr.State(None)
-        page.load(
-            lambda: tuple(job.id for job in queue.jobs() if queue.has_bundle(job)), None, known, **private
-        )
+        page.load(lambda: tuple(job.id for job in queue.jobs() if queue.bundle(job)), None, known, **private)
         page.load(train.refresh, train.runs, train.outputs, **private)
         page.load(compare.load, None, compare.load_outputs, **private)
         choices = [*compare.models, *blind]
