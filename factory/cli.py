@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from factory.errors import FactoryError, GateError, UsageError
+from factory.errors import FactoryError, GateError, MissingExtraError, UsageError
 
 app = typer.Typer(
     name="factory",
@@ -270,7 +270,12 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "asyncio", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    from factory.web.serve import ServeConfig, endpoint_spec, run
+    try:
+        from factory.web.serve import ServeConfig, endpoint_spec, run
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Serving needs {error.name}: pip install 'adapter-factory[serve,playground]'"
+        ) from error
 
     elsewhere = endpoint_spec(endpoint, endpoint_model, endpoint_key_env, fallback)
     run(

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from factory import store
-from factory.errors import ArtifactError
+from factory.errors import ArtifactError, FactoryError
 
 ElementKind = Literal["heading", "paragraph", "list_item", "table", "code", "field"]
 Role = Literal["system", "user", "assistant"]
@@ -40,6 +40,7 @@ class Row(BaseModel):
 
 
 R = TypeVar("R", bound=Row)
+G = TypeVar("G", bound=BaseModel)
 
 
 class Element(Row):
@@ -186,6 +187,31 @@ def read_rows(path: Path, row_type: type[R]) -> Iterator[R]:
                     f"{path.name} line {number} is not a {row_type.__name__}: {error.errors()[0]['msg']}; "
                     "delete the folder and run the stage again"
                 ) from error
+
+
+def read_given(path: Path, row_type: type[G], shape: str, kind: type[FactoryError]) -> list[G]:
+    """Return the rows of a JSON Lines file that a user wrote; blank lines are skipped, a byte order mark is too.
+
+    Args:
+        path: the file.
+        row_type: what each line must be.
+        shape: how a line looks, for the error.
+        kind: the error to raise when the file cannot be read or a line is something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a text may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise kind(f"{str(path)!r} cannot be read: {error}; name a .jsonl file") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(row_type.model_validate(json.loads(line)))
+        except (ValidationError, json.JSONDecodeError) as error:
+            why = str(error).splitlines()[0]
+            raise kind(f"{path.name} line {number} is not {shape}: {why}") from error
+    return found
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

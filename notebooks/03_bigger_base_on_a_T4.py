@@ -50,8 +50,8 @@ print(gpu)
 # @title The converter
 # @markdown Bases from the hub are turned into GGUF with llama.cpp's converter, kept apart from other packages.
 asked = (
-    "from factory import store; from factory.weights import base_gguf; "
-    "print(base_gguf.converter_folder(store.cache_folder())); print(base_gguf.CONVERTER)"
+    "from factory import store; from factory.weights import gguf_conversion; "
+    "print(gguf_conversion.converter_folder(store.cache_folder())); print(gguf_conversion.CONVERTER)"
 )
 done = subprocess.run([str(PYTHON), "-c", asked], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 place, package = done.stdout.split()[-2:]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DIGEST_LENGTH = 12
-BASE_TYPE = "Q8_0"  # what a base is served as: half of F16's memory, and close to it (mean KL below 0.01)
+BASE_TYPE = "Q8_0"  # what a base is served as: half of F16's memory
 SHARED_CONTEXTS = 4  # full contexts that the requests running at a time share
 ADAPTER_FILE = "adapter.gguf"
 ELSEWHERE = Sampling(
@@ -106,11 +106,6 @@ class Catalog:
     """The models by id, the default first."""
 
     models: dict[str, ServedModel] = field(default_factory=dict)
-
-    @property
-    def default(self) -> ServedModel | None:
-        """What answers when nobody chooses."""
-        return next(iter(self.models.values()), None)
 
 
 def build_catalog(

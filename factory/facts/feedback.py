@@ -1,14 +1,13 @@
 """Corrected answers as training rows: what people wrote instead of what a model said, its own evidence."""
 
-import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
-from factory.rows import Evidence, Example, Fact
+from factory.rows import Evidence, Example, Fact, read_given
 from factory.text import normalize
 
 FORM = "feedback"
@@ -34,23 +33,7 @@ def read_feedback(path: Path) -> list[CorrectedAnswer]:
     Raises:
         SynthesizeError: the file cannot be read, or a line is not a question with its answer.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: an answer may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise SynthesizeError(
-            f"The feedback {str(path)!r} cannot be read: {error}; name a .jsonl file"
-        ) from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(CorrectedAnswer.model_validate(json.loads(line)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise SynthesizeError(
-                f'{path.name} line {number} is not {{"question": …, "answer": …}}: {str(error).splitlines()[0]}'
-            ) from error
-    return found
+    return read_given(path, CorrectedAnswer, '{"question": …, "answer": …}', SynthesizeError)
 
 
 def examples(path: Path, system: str) -> list[Example]:

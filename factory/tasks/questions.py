@@ -1,14 +1,13 @@
 """Question files: the user's own and the small general set that shows what training made the model forget."""
 
 import importlib.resources
-import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.errors import EvaluateError
-from factory.rows import Question
+from factory.rows import Question, read_given
 
 
 class UserQuestion(BaseModel):
@@ -27,24 +26,8 @@ def read_user_questions(path: Path, question_set: str = "user") -> list[Question
     Raises:
         EvaluateError: the file cannot be read, or a line is not a question.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a question may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluateError(
-            f"The questions {str(path)!r} cannot be read: {error}; name a .jsonl file"
-        ) from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = UserQuestion.model_validate(json.loads(line))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise EvaluateError(
-                f'{path.name} line {number} is not {{"question": …, "answers": […]}}: '
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        found.append(_question(row, question_set))
+    rows = read_given(path, UserQuestion, '{"question": …, "answers": […]}', EvaluateError)
+    found = [_question(row, question_set) for row in rows]
     if not found:
         raise EvaluateError(f"{path.name} holds no questions: write one JSON object a line")
     return found

