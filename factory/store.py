@@ -60,6 +60,19 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_once(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, remembered by name, size and time so that large files are read once."""
+    stat = path.stat()
+    memory = cache_folder() / "hashes.json"
+    known = read_json(memory) if memory.exists() else {}
+    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    if key not in known:
+        known[key] = hash_file(path)
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_json(memory, known)
+    return str(known[key])
+
+
 def walk_files(folder: Path) -> list[Path]:
     """Return the regular files below a folder, sorted by relative path; links are not followed."""
     found = []

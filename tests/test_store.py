@@ -171,3 +171,15 @@ def test_json_on_disk_is_sorted_so_that_equal_values_are_equal_bytes(tmp_path):
     store.write_json(tmp_path / "b", {"a": 2, "b": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert list(json.loads((tmp_path / "a").read_text())) == ["a", "b"]
+
+
+def test_a_large_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
+    read, hash_file = [], store.hash_file
+    monkeypatch.setattr(store, "hash_file", lambda path: read.append(path) or hash_file(path))
+    (tmp_path / "model.gguf").write_bytes(b"one")
+    first = [store.hash_once(tmp_path / "model.gguf") for _ in range(3)]
+    assert first == [store.hash_bytes(b"one")] * 3
+    (tmp_path / "model.gguf").write_bytes(b"other")
+    assert store.hash_once(tmp_path / "model.gguf") == store.hash_bytes(b"other")
+    assert len(read) == 2

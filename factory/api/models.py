@@ -214,7 +214,7 @@ def _on_base(kin: dict[Path, Manifest], room: dict[str, int]) -> tuple[list[Serv
         engine=spec,
         base=manifest.base.name,
         quantization=BASE_TYPE,
-        sha256=store.hash_file(file),
+        sha256=store.hash_once(file),
         vocabulary=_vocabulary(file),
     )
     adapters = []

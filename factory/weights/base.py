@@ -240,22 +240,9 @@ def _identify(source: _Source) -> str:
     if isinstance(path, str):
         return f"{path}@{source.commit}"
     if path.is_file():
-        return _hash_once(path)
+        return store.hash_once(path)
     files = [*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("*.jinja")]
-    return store.hash_json({file.name: _hash_once(file) for file in sorted(files)})
-
-
-def _hash_once(path: Path) -> str:
-    """Hash a file, remembering the answer by name, size and time so that a second run need not read it again."""
-    stat = path.stat()
-    memory = store.cache_folder() / "hashes.json"
-    known = store.read_json(memory) if memory.exists() else {}
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    if key not in known:
-        known[key] = store.hash_file(path)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(memory, known)
-    return str(known[key])
+    return store.hash_json({file.name: store.hash_once(file) for file in sorted(files)})
 
 
 def _prepare(base: Base, source: _Source) -> None:
