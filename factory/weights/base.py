@@ -1,8 +1,8 @@
 """Base models: where each comes from and how it becomes a folder that every later step can read.
 
 A prepared base is a folder in the cache with `config.json`, `model.safetensors` (matrices in float16 that hold
-bfloat16's numbers, vectors in float32: the very ones of `base-F16.gguf` beside it), the tokenizer with the chat template that training,
-evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
+bfloat16's numbers, vectors in float32: the very ones of `base-F16.gguf` beside it), the tokenizer with the chat
+template that training, evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
 """
 
 import glob
