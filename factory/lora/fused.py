@@ -213,7 +213,9 @@ class _Layer:
         self, h: torch.Tensor, layout: Layout, places: Places | None, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         heads = _ToHeads.apply(h, self, cos, sin, *self.heads.parameters)
-        attended = attend(heads if places else heads.to(self.out.weight.dtype), layout, places, self.num_heads)
+        attended = attend(
+            heads if places else heads.to(self.out.weight.dtype), layout, places, self.num_heads
+        )
         rest = [*self.out.parameters, *self.gates.parameters, *self.down.parameters]
         return _FromHeads.apply(h, attended, self, *rest)
 
