@@ -6,6 +6,7 @@ import shlex
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from factory.bundle.manifest import BaseIdentity, BundleFile, Sampling
 from factory.bundle.readme import readme
@@ -60,6 +61,16 @@ def test_commands_carry_the_bundles_own_limits():
 def test_a_shell_hands_llama_cpp_the_system_text_letter_for_letter(system):
     for words in commands(readme_of(system=system), "llama-cli"):
         assert words[words.index("-sys") + 1 :] == [system]
+
+
+def test_a_fence_in_the_system_text_ends_no_block_of_commands():
+    system = "Answer like this:\n```bash\nls\n```\n````\nBe brief."
+    text = readme_of(system=system)
+    blocks = [token.content for token in MarkdownIt().parse(text) if token.type == "fence"]
+    assert len(blocks) == 7
+    words = [shlex.split(line) for line in blocks if line.startswith("llama-cli")]
+    assert any(system in command for command in words)
+    assert "lms import --copy model-Q8_0.gguf\n" in blocks
 
 
 def test_without_a_system_text_none_is_sent_or_mentioned():
