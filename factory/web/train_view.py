@@ -34,6 +34,7 @@ REASONS: dict[str, str] = {
     "nested_too_deep": "Archives in archives, too deep",
     "unsupported": "This kind of file is not read",
     "executable": "It is a program",
+    "secrets": "It is made to hold passwords and keys",
     "timeout": "Reading it took too long",
     "out_of_memory": "Reading it takes too much memory",
     "crashed": "The parser died on it",
