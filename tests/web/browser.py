@@ -86,8 +86,7 @@ def running_site(router, root):
     yield Site(f"http://127.0.0.1:{port}", history, root, queues[0], told)
     server.should_exit = True
     thread.join(20)
-    queues[0].close()
-    history.close()
+    assert not thread.is_alive()
 
 
 @contextlib.contextmanager
