@@ -232,6 +232,9 @@ async def _events(
             except ApiError as error:
                 router.metrics.requests.labels(first[0].model.id, route, error.status).inc()
                 yield _event(error.body())
+            except (GeneratorExit, asyncio.CancelledError):
+                router.metrics.requests.labels(first[0].model.id, route, CLIENT_GONE).inc()
+                raise
             else:
                 _count(router, first[0], route, usage)
             yield "data: [DONE]\n\n"
