@@ -84,21 +84,27 @@ def read_progress(job: Job, out: Path, command: str) -> Progress:
         log=tuple(lines[-LOG_LINES:]),
         read=read,
         quarantined=quarantined,
-        verdict=_verdict(out) if has_finished(job) else "",
+        verdict=_verdict(out) if has_finished(job, out) else "",
         command=command,
         bundle=find_bundle(job, out),
         cancelling=job.state == "running" and (out / CANCEL).exists(),
     )
 
 
-def has_finished(job: Job) -> bool:
+def has_finished(job: Job, out: Path) -> bool:
     """Tell whether a job's run went through all stages, also when a file then failed a quality gate."""
-    return job.state == "done" or (job.state == "failed" and job.exit_code == GateError.exit_code)
+    return job.state == "done" or missed_gate(job, out)
+
+
+def missed_gate(job: Job, out: Path) -> bool:
+    """Tell whether a job's run made its bundle although a file failed a quality gate."""
+    failed = job.state == "failed" and job.exit_code == GateError.exit_code
+    return failed and (out / "bundle" / MANIFEST).is_file() and not _is_open(out, "bundle")
 
 
 def find_bundle(job: Job, out: Path) -> Path | None:
     """Return the bundle of a finished job, None when there is none to use."""
-    return out / "bundle" if has_finished(job) and (out / "bundle" / MANIFEST).is_file() else None
+    return out / "bundle" if has_finished(job, out) and (out / "bundle" / MANIFEST).is_file() else None
 
 
 def error_line(out: Path) -> str | None:
@@ -123,7 +129,7 @@ def _log_lines(out: Path) -> list[str]:
 
 def _stages(job: Job, out: Path) -> tuple[StageProgress, ...]:
     records = {step.folder: _record(out / step.folder) for step in STEPS}
-    at = len(STEPS) if has_finished(job) else _current(out, records)
+    at = len(STEPS) if has_finished(job, out) else _current(out, records)
     here = {"running": "working", "failed": "failed", "cancelled": "stopped"}.get(job.state, "waiting")
     rows = []
     for number, step in enumerate(STEPS):

@@ -162,11 +162,12 @@ def _make_refresh(gr: Any, queue: JobQueue) -> Callable[..., tuple[Any, ...]]:
     def refresh(chosen: Any = None, listed: Any = ()) -> tuple[Any, ...]:
         jobs = queue.jobs()
         job = next((job for job in jobs if job.id == chosen), jobs[0] if jobs else None)
-        labels = tuple((train_view.run_label(job), job.id) for job in jobs)
+        bundles = {job.id for job in jobs if queue.bundle(job)}
+        labels = tuple((train_view.run_label(job, job.id in bundles), job.id) for job in jobs)
         # A list that is the same is left alone, so that it keeps the keyboard's focus.
         same = job is not None and job.id == chosen and tuple(listed or ()) == labels
         runs = gr.skip() if same else gr.Radio(choices=list(labels), value=job.id if job else None)
-        finished = tuple(sorted(job.id for job in jobs if queue.bundle(job)))
+        finished = tuple(sorted(bundles))
         busy = any(job.active for job in jobs)
         return runs, labels, finished, *_panels(gr, queue, job), gr.Timer(active=busy)
 

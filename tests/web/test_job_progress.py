@@ -84,6 +84,17 @@ def test_a_file_that_fails_a_gate_still_leaves_a_finished_run_and_its_bundle(out
         assert read_progress(job, out, "").verdict == ""
 
 
+def test_a_run_whose_gates_left_no_file_to_ship_has_failed_and_an_older_bundle_is_not_its_own(out):
+    finish(out, *STAGES[:-1])
+    begin(out, "export")
+    job = job_of("failed", exit_code=3)
+    assert statuses(out, job)["export"] == "failed"
+    (out / "bundle").mkdir()
+    (out / "bundle/manifest.json").write_text("{}")
+    assert statuses(out, job)["export"] == "failed"
+    assert read_progress(job, out, "").bundle is None
+
+
 def test_documents_and_refusals_are_known_while_files_are_being_read(out):
     row = {"path": "a.md", "text": "twelve chars"}
     refusal = {"path": "b.pdf", "reason": "corrupt", "detail": "It is cut off: copy it again."}

@@ -94,6 +94,15 @@ def test_tables_have_heads_captions_and_an_end():
     assert "<td>merge</td><td>working …</td><td></td>" in stages
 
 
+def test_a_run_that_missed_a_gate_is_not_listed_as_failed():
+    failed, done = make_progress("failed").job, make_progress("done").job
+    assert train_view.run_label(failed, has_bundle=True).startswith(
+        "handbook: finished, a gate was not met, quick"
+    )
+    assert train_view.run_label(failed).startswith("handbook: failed, quick")
+    assert train_view.run_label(done, has_bundle=True).startswith("handbook: done, quick")
+
+
 @pytest.mark.parametrize(
     ("progress", "line"),
     [
@@ -109,6 +118,11 @@ def test_tables_have_heads_captions_and_an_end():
         (
             make_progress("failed", ("failed",), error="No disk."),
             "handbook failed at stage1 (stage 1 of 1): No disk.",
+        ),
+        (
+            make_progress("failed", ("done",), error="KL is 0.3, not 0.1.", bundle=Path("b"), verdict="No."),
+            "handbook is finished, but a quality gate was not met: KL is 0.3, not 0.1. Look at Quality gates in the "
+            "Library, or at report.html in its folder. No. The model is now in Compare.",
         ),
         (
             make_progress("done", ("done",), verdict="It answers 64 %.", bundle=Path("b")),
