@@ -49,9 +49,9 @@ class Progress:
     """A run at one moment.
 
     `current` is the stage that works or did when the run ended, None before the first and after the last.
-    `loss` has a point a step once training has ended and, before, one for each line of the log, which come twice a
-    minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use. `cancelling`
-    says that the run was asked to end and has not yet.
+    `loss` has a point a step as far as training has written its curve, else one for each line of the log, which come
+    twice a minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use.
+    `cancelling` says that the run was asked to end and has not yet.
     """
 
     job: Job
@@ -170,11 +170,21 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
     said = {int(found[1]): found for line in lines if (found := STEP_LINE.match(line))}
     num_steps = int(list(said.values())[-1][2]) if said else None
     folder = out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
-    rows = _json_lines(folder / "loss.jsonl")
-    points = [LossPoint(step=row["step"], loss=row["loss"]) for row in rows if {"step", "loss"} <= row.keys()]
+    points = _curve(folder / "loss.jsonl")
     if not points:
         points = [LossPoint(step=step, loss=float(found[3])) for step, found in sorted(said.items())]
     return tuple(points), num_steps
+
+
+def _curve(file: Path) -> list[LossPoint]:
+    """Return the points of a curve that may still be written; after a resume, a step counts as said last."""
+    points: list[LossPoint] = []
+    for row in _json_lines(file):
+        if {"step", "loss"} <= row.keys():
+            while points and points[-1].step >= row["step"]:
+                points.pop()
+            points.append(LossPoint(step=row["step"], loss=row["loss"]))
+    return points
 
 
 def _corpus(out: Path) -> tuple[tuple[ReadFile, ...], tuple[QuarantinedFile, ...]]:

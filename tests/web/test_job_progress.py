@@ -145,6 +145,26 @@ def test_the_loss_of_the_curve_counts_more_than_the_log(out):
     assert [point.loss for point in read_progress(job_of("running"), out, "").loss] == [9.0]
 
 
+def test_the_loss_is_as_live_as_the_curve_that_training_writes(out):
+    (out / "log.txt").write_text("  train: 1/90 loss 9.000  1 tokens/s\n")
+    curve = begin(out, "train") / "loss.jsonl"
+
+    def shown():
+        now = read_progress(job_of("running"), out, "")
+        return [(point.step, point.loss) for point in now.loss], now.num_steps
+
+    with curve.open("a") as file:
+        for step in (1, 2, 3):
+            file.write(json.dumps({"step": step, "loss": 5.0 - step, "seconds": 0.1}) + "\n")
+            file.flush()
+            assert shown() == ([(before, 5.0 - before) for before in range(1, step + 1)], 90)
+        file.write('{"step": 4, "lo')
+        file.flush()
+        assert shown()[0][-1] == (3, 2.0)
+    curve.write_text("".join(json.dumps({"step": step, "loss": step}) + "\n" for step in (1, 2, 3, 2, 3)))
+    assert shown()[0] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
 def test_the_error_is_that_of_the_last_attempt(out):
     log = out / "log.txt"
     assert error_line(out) is None
