@@ -60,6 +60,7 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
     """
     from starlette.responses import Response
 
+    from factory.web.aids import SCRIPT
     from factory.web.clean import CleanPages
     from factory.web.jobs import JobQueue
 
@@ -73,14 +74,15 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
     theme.set(
         body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500"
     )  # contrast 4.5 : 1
-    options = {
+    options: dict[str, Any] = {
         "allowed_paths": [],
         "max_file_size": "200mb",
         "run_history": False,
         "footer_links": [],
         "pwa": False,
     }
-    gr.mount_gradio_app(app, page, path=PATH, theme=theme, css=CSS, server_name="127.0.0.1", **options)
+    options |= {"theme": theme, "css": CSS, "js": SCRIPT}
+    gr.mount_gradio_app(app, page, path=PATH, server_name="127.0.0.1", **options)
     app.add_route("/favicon.ico", lambda request: Response(status_code=204))
     app.add_middleware(CleanPages, path=PATH)
 

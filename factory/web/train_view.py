@@ -95,11 +95,6 @@ def _end(job: Job, where: str, *, has_bundle: bool) -> str:
     )
 
 
-def live(text: str) -> str:
-    """Return a sentence that screen readers say when it changes."""
-    return f'<p role="status" aria-live="polite">{escape(text)}</p>'
-
-
 def stage_table(stages: Iterable[StageProgress]) -> str:
     """Return the stages of a run with their status and time."""
     rows = [

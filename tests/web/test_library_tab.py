@@ -54,6 +54,8 @@ def test_an_entry_comes_with_a_path_to_copy_commands_files_and_a_name(root):
     adapter = show_entry(root, HELPDESK)
     assert (adapter.files, adapter.name) == ([], "")
     assert "push-ollama" not in adapter.commands
+    for entry in (shown, adapter):
+        assert entry.detail.startswith('<p role="status">')
 
 
 @pytest.mark.parametrize("label", [None, "", "/etc", "../..", "build/one/bundle", "one"])
