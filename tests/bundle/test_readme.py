@@ -25,7 +25,7 @@ def readme_of(files=FILES, **changes):
 
 def commands(text, program):
     """Return the words of each command of a program, as a shell reads them; a system text may hold lines."""
-    blocks = re.findall(r"^```bash\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    blocks = [block for _, block in re.findall(r"^(`{3,})bash\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)]
     starts = rf"^(?={program} )"
     parts = [part for block in blocks for part in re.split(r"^(?=[a-z]+[- ])", block, flags=re.MULTILINE)]
     return [shlex.split(part) for part in parts if re.match(starts, part)]
