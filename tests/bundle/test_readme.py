@@ -66,10 +66,12 @@ def test_a_shell_hands_llama_cpp_the_system_text_letter_for_letter(system):
 def test_a_fence_in_the_system_text_ends_no_block_of_commands():
     system = "Answer like this:\n```bash\nls\n```\n````\nBe brief."
     text = readme_of(system=system)
-    blocks = [token.content for token in MarkdownIt().parse(text) if token.type == "fence"]
+    tokens = MarkdownIt().parse(text)
+    blocks = [
+        token.content for token in tokens if token.type == "fence" and token.level == 0
+    ]  # none of a quote
     assert len(blocks) == 7
-    words = [shlex.split(line) for line in blocks if line.startswith("llama-cli")]
-    assert any(system in command for command in words)
+    assert [system in shlex.split(block) for block in blocks].count(True) == 2
     assert "lms import --copy model-Q8_0.gguf\n" in blocks
 
 
