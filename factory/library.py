@@ -37,7 +37,8 @@ def _read_bundle(folder: Path) -> dict[str, Any] | None:
     if not (folder / "manifest.json").is_file():
         return None
     manifest = store.read_json(folder / "manifest.json")
-    return {**manifest, "name": str(manifest["name"]), "kind": "bundle", "base": {**manifest["base"]}}
+    base = {**manifest["base"], "name": str(manifest["base"]["name"])}
+    return {**manifest, "name": str(manifest["name"]), "kind": "bundle", "base": base}
 
 
 def _read_adapter(folder: Path) -> dict[str, Any] | None:

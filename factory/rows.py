@@ -24,6 +24,7 @@ ReasonCode = Literal[
     "nested_too_deep",
     "unsupported",
     "executable",
+    "secrets",
     "timeout",
     "out_of_memory",
     "crashed",

@@ -68,7 +68,9 @@ def test_nothing_built_says_what_to_run(tmp_path):
     )
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"name": "x"}', '{"name": "x", "base": 3}'])
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", "{}", '{"name": "x"}', '{"name": "x", "base": 3}', '{"name": "x", "base": {}}']
+)
 def test_a_damaged_bundle_is_shown_as_such_and_hides_nothing_else(root, damage):
     (root / "build" / "done" / "bundle" / "manifest.json").write_text(damage)
     rows = library.find(root)

@@ -39,14 +39,21 @@ Chunks = AsyncGenerator[tuple[Attempt, dict[str, Any]], None]
 
 
 def build_api(router: Router) -> FastAPI:
-    """Return the application with the API's routes; it opens no port and has no guard yet."""
+    """Return the application with the API's routes; it opens no port and has no guard yet.
+
+    What else is to be closed when it ends goes on the `ExitStack` in `app.state.closing`.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await router.close()
+        try:
+            yield
+        finally:
+            await router.close()
+            await run_in_threadpool(app.state.closing.close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.closing = contextlib.ExitStack()
     app.add_exception_handler(ApiError, _explain)
     app.add_exception_handler(HTTPException, _explain)
     handlers = _Handlers(router)
@@ -225,6 +232,9 @@ async def _events(
             except ApiError as error:
                 router.metrics.requests.labels(first[0].model.id, route, error.status).inc()
                 yield _event(error.body())
+            except (GeneratorExit, asyncio.CancelledError):
+                router.metrics.requests.labels(first[0].model.id, route, CLIENT_GONE).inc()
+                raise
             else:
                 _count(router, first[0], route, usage)
             yield "data: [DONE]\n\n"

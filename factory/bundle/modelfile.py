@@ -96,8 +96,8 @@ def modelfile(manifest: Manifest, template: TurnTemplate) -> str:
 
 
 def _written(value: str | int | float) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
+    if isinstance(value, str):  # Ollama's parser knows no escapes (parser/parser.go)
+        return _quoted("stop mark", value) if '"' in value else f'"{value}"'
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

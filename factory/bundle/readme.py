@@ -1,5 +1,6 @@
 """A bundle's README: which file is which, and the exact command for every runtime. Pure text, no files."""
 
+import re
 import shlex
 
 from factory.bundle.manifest import Manifest
@@ -47,7 +48,9 @@ def readme(manifest: Manifest) -> str:
 
 
 def _code(commands: str) -> str:
-    return f"```bash\n{commands}\n```"
+    """Return commands in a fence longer than any run of backticks in them."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", commands)), default=0))
+    return f"{fence}bash\n{commands}\n{fence}"
 
 
 def _purpose(path: str, default: str) -> str:

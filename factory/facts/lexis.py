@@ -54,6 +54,7 @@ _UNITS = "kg mm cm m km mph V A W Nm dB GB MB kB s h ohm Hz bar % °C"
 _NO_UNITS = "exp ext no x jan feb mar apr jun jul aug sep sept oct nov dec"
 UNITS = frozenset(_UNITS.split())
 NO_UNITS = frozenset(_NO_UNITS.split())
+IRREGULAR_PLURALS = {"foot": "feet", "child": "children", "man": "men", "woman": "women"}
 SAME_PLURAL = frozenset(("people", "staff", "men", "women", "children", "feet", "pence", "mice", "series"))
 DURATIONS = frozenset(("second", "minute", "hour", "day", "night", "week", "month", "year"))
 _ARTICLES = "a an the all any each every no your our their his her my its some most many few"
@@ -125,6 +126,8 @@ def plural(unit: str) -> str:
     first, *others = unit.split(" ")
     if first in UNITS or first.lower() in SAME_PLURAL or not first.isalpha():
         return unit
+    if first.lower() in IRREGULAR_PLURALS and not others:
+        return IRREGULAR_PLURALS[first.lower()]
     if first.endswith(("x", "ch", "sh")) and not others:
         return f"{first}es"
     if not first.endswith("s") and not others:

@@ -4,12 +4,10 @@ from html.parser import HTMLParser
 
 from factory.readers.contract import Block
 
-SKIPPED = ("script", "style", "template", "noscript", "head", "nav")
+SKIPPED = ("script", "style", "template", "noscript", "title", "nav")  # of a head nothing else is text
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
-INLINE_TAGS = (
-    "a abbr b bdi cite code data em font i kbd mark q s samp small span strong sub sup time tt u var"
-)
-INLINE = frozenset(INLINE_TAGS.split())
+TEXT_TAGS = "a abbr b bdi cite code data em font i kbd mark q s samp small span strong sub sup time tt u var"
+INLINE = frozenset(("br", "img", "wbr", *TEXT_TAGS.split()))
 
 
 class _TextCollector(HTMLParser):
@@ -25,6 +23,8 @@ class _TextCollector(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in SKIPPED:
             self._skipping += 1
+        elif tag == "br":
+            self._texts.append(" ")
         elif tag not in INLINE:
             self.flush()
             self._level = HEADINGS.get(tag, 0)

@@ -8,7 +8,7 @@ from factory.readers.contract import Limits, Parsed
 Reader = Callable[[bytes, str, Limits], Parsed]
 
 # Raise it whenever a reader gives other rows for the same bytes: files are then read again.
-READER_VERSION = 2
+READER_VERSION = 3
 
 READERS = {
     "markdown": "factory.readers.markdown:read_markdown",
@@ -30,7 +30,7 @@ READERS = {
 
 CODE_SUFFIXES = (
     ".py .pyi .js .mjs .cjs .jsx .ts .tsx .go .java .c .h .cc .cpp .hpp .cs .rs .rb .php .swift .kt .kts "
-    ".scala .lua .r .pl .sh .bash .zsh .ps1 .bat .sql .yaml .yml .toml .ini .cfg .conf .properties .env .tf "
+    ".scala .lua .r .pl .sh .bash .zsh .ps1 .bat .sql .yaml .yml .toml .ini .cfg .conf .properties .tf "
     ".proto .graphql .css .scss .xml .vue .dockerfile"
 )
 

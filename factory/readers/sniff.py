@@ -48,6 +48,10 @@ CONTROLS = re.compile("[\x00-\x06\x0e-\x1a\x1c-\x1f\ufffd]")
 NOT_WESTERN = re.compile(
     "[^\0-~àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿßœÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ€£§°±·«»©®™\u2013\u2014\u2018-\u201e•…\xa0]"
 )
+# Settings with keys, as programs read them; `.env.example` and the like hold none. Uploads have lost a leading dot.
+SECRET_NAME = re.compile(
+    r"(?:.*\.)?env|\.?env\.(?:local|dev|development|prod|production|stage|staging|test)(?:\.local)?", re.I
+)
 HEAD_BYTES = 64 << 10
 MAX_CONTROL_SHARE = 0.02
 
@@ -56,12 +60,18 @@ def detect_format(name: str, data: bytes) -> str:
     """Return the format a file is to be read as.
 
     Raises:
-        ReadError: it is empty, a program, encrypted, with macros, not what its name says, or unknown.
+        ReadError: it is empty, a program, made for secrets, encrypted, with macros, not what its name says, or unknown.
     """
     if not data:
         raise ReadError("empty", "The file has 0 bytes: fill it or remove it.")
     suffix = PurePosixPath(name).suffix.lower()
     _refuse_programs(data)
+    if SECRET_NAME.fullmatch(PurePosixPath(name).name):
+        raise ReadError(
+            "secrets",
+            "A file of this name holds passwords and keys, which no model should learn: leave it out, or save what is "
+            "worth knowing as .txt.",
+        )
     if suffix in MACRO_EXTENSIONS:
         raise ReadError(
             "macros", f"A {suffix} file can hold macros, which are never run: save it without macros."

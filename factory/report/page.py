@@ -176,16 +176,18 @@ def _percent(share: float | None) -> str:
 def _size(value: float | None) -> str:
     if value is None:
         return NOTHING
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= scale:
+    if round(value) < 1000:
+        return f"{value:.0f} B"
+    for unit, scale in (("kB", 1e3), ("MB", 1e6)):
+        if round(value / scale, 1) < 1000:
             return f"{value / scale:.1f} {unit}"
-    return f"{value:.0f} B"
+    return f"{value / 1e9:.1f} GB"
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -49,9 +49,9 @@ class Progress:
     """A run at one moment.
 
     `current` is the stage that works or did when the run ended, None before the first and after the last.
-    `loss` has a point a step once training has ended and, before, one for each line of the log, which come twice a
-    minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use. `cancelling`
-    says that the run was asked to end and has not yet.
+    `loss` has a point a step as far as training has written its curve, else one for each line of the log, which come
+    twice a minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use.
+    `cancelling` says that the run was asked to end and has not yet.
     """
 
     job: Job
@@ -84,21 +84,27 @@ def read_progress(job: Job, out: Path, command: str) -> Progress:
         log=tuple(lines[-LOG_LINES:]),
         read=read,
         quarantined=quarantined,
-        verdict=_verdict(out) if has_finished(job) else "",
+        verdict=_verdict(out) if has_finished(job, out) else "",
         command=command,
         bundle=find_bundle(job, out),
         cancelling=job.state == "running" and (out / CANCEL).exists(),
     )
 
 
-def has_finished(job: Job) -> bool:
+def has_finished(job: Job, out: Path) -> bool:
     """Tell whether a job's run went through all stages, also when a file then failed a quality gate."""
-    return job.state == "done" or (job.state == "failed" and job.exit_code == GateError.exit_code)
+    return job.state == "done" or missed_gate(job, out)
+
+
+def missed_gate(job: Job, out: Path) -> bool:
+    """Tell whether a job's run made its bundle although a file failed a quality gate."""
+    failed = job.state == "failed" and job.exit_code == GateError.exit_code
+    return failed and (out / "bundle" / MANIFEST).is_file() and not _is_open(out, "bundle")
 
 
 def find_bundle(job: Job, out: Path) -> Path | None:
     """Return the bundle of a finished job, None when there is none to use."""
-    return out / "bundle" if has_finished(job) and (out / "bundle" / MANIFEST).is_file() else None
+    return out / "bundle" if has_finished(job, out) and (out / "bundle" / MANIFEST).is_file() else None
 
 
 def error_line(out: Path) -> str | None:
@@ -123,7 +129,7 @@ def _log_lines(out: Path) -> list[str]:
 
 def _stages(job: Job, out: Path) -> tuple[StageProgress, ...]:
     records = {step.folder: _record(out / step.folder) for step in STEPS}
-    at = len(STEPS) if has_finished(job) else _current(out, records)
+    at = len(STEPS) if has_finished(job, out) else _current(out, records)
     here = {"running": "working", "failed": "failed", "cancelled": "stopped"}.get(job.state, "waiting")
     rows = []
     for number, step in enumerate(STEPS):
@@ -164,11 +170,21 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
     said = {int(found[1]): found for line in lines if (found := STEP_LINE.match(line))}
     num_steps = int(list(said.values())[-1][2]) if said else None
     folder = out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
-    rows = _json_lines(folder / "loss.jsonl")
-    points = [LossPoint(step=row["step"], loss=row["loss"]) for row in rows if {"step", "loss"} <= row.keys()]
+    points = _curve(folder / "loss.jsonl")
     if not points:
         points = [LossPoint(step=step, loss=float(found[3])) for step, found in sorted(said.items())]
     return tuple(points), num_steps
+
+
+def _curve(file: Path) -> list[LossPoint]:
+    """Return the points of a curve that may still be written; after a resume, a step counts as said last."""
+    points: list[LossPoint] = []
+    for row in _json_lines(file):
+        if {"step", "loss"} <= row.keys():
+            while points and points[-1].step >= row["step"]:
+                points.pop()
+            points.append(LossPoint(step=row["step"], loss=row["loss"]))
+    return points
 
 
 def _corpus(out: Path) -> tuple[tuple[ReadFile, ...], tuple[QuarantinedFile, ...]]:

@@ -32,7 +32,7 @@ def build_library_tab(gr: Any, root: Path, *, host: str = HOST) -> None:
         left = gr.Radio(shown.labels, value=shown.left, label="First")
         right = gr.Radio(shown.labels, value=shown.right, label="Second")
     compare = gr.Button("Compare")
-    comparison = gr.HTML("")
+    comparison = gr.HTML(markup.paragraph(""))
 
     def reload(*labels: str | None) -> list[Any]:
         now = show_library(root, *labels)
@@ -129,8 +129,8 @@ def show_entry(root: Path, label: str | None) -> Details:
     entry = shelf.find_entries(root).get(label or "")
     if entry is None:
         return Details(markup.paragraph("Choose an entry of the list."), "", "", [], "")
-    verdict = shelf.verdict(entry)
-    detail = (markup.paragraph(verdict) if verdict else "") + markup.to_html(*shelf.detail_tables(entry))
+    verdict = shelf.verdict(entry)  # an empty one keeps its place, so that the next one is read aloud
+    detail = markup.paragraph(verdict) + markup.to_html(*shelf.detail_tables(entry))
     files = shelf.file_names(entry)
     name = shelf.ollama_name(entry, files[0] if files else None)
     return Details(detail, str(entry.folder.resolve()), shelf.commands(entry), files, name)

@@ -4,6 +4,7 @@ import html
 import re
 from dataclasses import dataclass
 
+CODE = re.compile("&#96;((?:(?!&#96;).)+)&#96;", re.DOTALL)
 MARKUP_START = re.compile(r"<(?=[a-zA-Z/!?])")
 # What gradio's HTML component would read as part of a template.
 TEMPLATE_MARKS = {ord("{"): "&#123;", ord("}"): "&#125;", ord("$"): "&#36;", ord("`"): "&#96;"}
@@ -41,8 +42,9 @@ def _table_html(table: Table) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a text as a paragraph of HTML that screen readers announce when it changes."""
-    return f'<p role="status">{escape(text)}</p>'
+    """Return a text as a paragraph of HTML that screen readers announce when it changes; `this` reads as code."""
+    shown = CODE.sub(r"<code>\1</code>", escape(text))
+    return f'<p role="status">{shown}</p>'
 
 
 def escape(text: str) -> str:

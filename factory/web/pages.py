@@ -1,5 +1,6 @@
 """The playground's page: its tabs over one router, mounted into the API's application. Answers nothing itself."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from factory.web.job import Job
 
 if TYPE_CHECKING:
     import fastapi
+
+    from factory.web.jobs import JobQueue
 
 PATH = "/ui"
 COMPARE = "compare"
@@ -50,43 +53,48 @@ def load_gradio() -> Any:
 def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: History | None = None) -> None:
     """Put the playground at /ui of an application; `root` is the project whose recipes and builds it shows.
 
+    History and queue are closed when the application ends.
+
     Raises:
         MissingExtraError: gradio is not installed.
     """
     from starlette.responses import Response
 
+    from factory.web.aids import SCRIPT
     from factory.web.clean import CleanPages
+    from factory.web.jobs import JobQueue
 
     gr = load_gradio()
-    page = build_page(gr, router, root, history or History(default_path()))
+    history = app.state.closing.enter_context(history or History(default_path()))
+    queue = app.state.closing.enter_context(contextlib.closing(JobQueue(root / "build", root)))
+    page = build_page(gr, router, root, history, queue)
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
     theme = gr.themes.Default(primary_hue="blue", font=fonts, font_mono=mono)
     theme.set(
         body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500"
     )  # contrast 4.5 : 1
-    options = {
+    options: dict[str, Any] = {
         "allowed_paths": [],
         "max_file_size": "200mb",
         "run_history": False,
         "footer_links": [],
         "pwa": False,
     }
-    gr.mount_gradio_app(app, page, path=PATH, theme=theme, css=CSS, server_name="127.0.0.1", **options)
+    options |= {"theme": theme, "css": CSS, "js": SCRIPT}
+    gr.mount_gradio_app(app, page, path=PATH, server_name="127.0.0.1", **options)
     app.add_route("/favicon.ico", lambda request: Response(status_code=204))
     app.add_middleware(CleanPages, path=PATH)
 
 
-def build_page(gr: Any, router: Router, root: Path, history: History) -> Any:
+def build_page(gr: Any, router: Router, root: Path, history: History, queue: "JobQueue") -> Any:
     """Return the page with all its tabs."""
     from factory.web.blind_tab import build_blind_tab
     from factory.web.compare_tab import build_compare_tab
-    from factory.web.jobs import JobQueue
     from factory.web.library_tab import build_library_tab
     from factory.web.panes import model_ids
     from factory.web.train_tab import build_train_tab
 
-    queue = JobQueue(root / "build", root)
     with gr.Blocks(title="Adapter Factory playground", analytics_enabled=False) as page:
         gr.Markdown(f"# Adapter Factory\n{promise(router)}")
         with gr.Tabs() as tabs:

@@ -66,7 +66,7 @@ def build_sources(gr: Any, state: State, router: Router) -> None:
         with gr.Row():
             nearest = gr.Button("Show similar training rows and passages")
             prompt = gr.Button("Show the rendered prompt")
-        shown = gr.HTML("", elem_id="sources")
+        shown = gr.HTML(paragraph(""), elem_id="sources")
         text = gr.Textbox(label="Rendered prompt", lines=6, interactive=False, visible=False)
     models = [one.model for one in state.panes]
     chats = [one.chat for one in state.panes]
@@ -89,7 +89,7 @@ def build_sources(gr: Any, state: State, router: Router) -> None:
 
 
 def similar_html(router: Router, model: str, turns: Turns) -> str:
-    """Return the training rows and passages nearest to the last exchange of a chat, as HTML."""
+    """Return the training rows and passages nearest to the last exchange of a chat, as HTML with a status before."""
     bundle = router.find(model).bundle
     if bundle is None or len(turns) < 2:
         return paragraph(
@@ -101,7 +101,8 @@ def similar_html(router: Router, model: str, turns: Turns) -> str:
     if not found:
         return paragraph("Nothing similar was found, or the run's folder is gone.")
     rows = [[one.kind, one.source, one.heading, one.text, f"{one.score:.1f}"] for one in found]
-    return to_html(Table(LABEL, ("What", "Document", "Heading", "Text", "Likeness"), rows))
+    table = Table(LABEL, ("What", "Document", "Heading", "Text", "Likeness"), rows)
+    return paragraph(f"Similar texts found: {len(rows)}.") + to_html(table)
 
 
 def conversation_choices(gr: Any, history: History) -> Any:

@@ -14,6 +14,7 @@ from factory.web import train_view
 from factory.web.foreign import refuse_foreign_files
 from factory.web.job import MAX_EPOCHS, Job
 from factory.web.jobs import JobQueue
+from factory.web.markup import paragraph
 from factory.web.uploads import MAX_FILES, look_at
 
 TICK_S = 2.0
@@ -131,7 +132,7 @@ def _build_board(gr: Any) -> _Board:
     def panel(value: str = "") -> Any:
         return gr.HTML(value, css_template=train_view.STYLE, apply_default_css=False, js_on_load=None)
 
-    state = panel(train_view.live(train_view.state_line(None)))
+    state = panel(paragraph(train_view.state_line(None)))
     runs = gr.Radio([], label="Training runs, newest first")
     with gr.Row():
         cancel = gr.Button("Cancel this run", interactive=False)
@@ -162,11 +163,12 @@ def _make_refresh(gr: Any, queue: JobQueue) -> Callable[..., tuple[Any, ...]]:
     def refresh(chosen: Any = None, listed: Any = ()) -> tuple[Any, ...]:
         jobs = queue.jobs()
         job = next((job for job in jobs if job.id == chosen), jobs[0] if jobs else None)
-        labels = tuple((train_view.run_label(job), job.id) for job in jobs)
+        bundles = {job.id for job in jobs if queue.bundle(job)}
+        labels = tuple((train_view.run_label(job, job.id in bundles), job.id) for job in jobs)
         # A list that is the same is left alone, so that it keeps the keyboard's focus.
         same = job is not None and job.id == chosen and tuple(listed or ()) == labels
         runs = gr.skip() if same else gr.Radio(choices=list(labels), value=job.id if job else None)
-        finished = tuple(sorted(job.id for job in jobs if queue.bundle(job)))
+        finished = tuple(sorted(bundles))
         busy = any(job.active for job in jobs)
         return runs, labels, finished, *_panels(gr, queue, job), gr.Timer(active=busy)
 
@@ -176,11 +178,11 @@ def _make_refresh(gr: Any, queue: JobQueue) -> Callable[..., tuple[Any, ...]]:
 def _panels(gr: Any, queue: JobQueue, job: Job | None) -> tuple[Any, ...]:
     """Return what is shown of one run: state, buttons, stages, loss, documents, log, command."""
     if job is None:
-        empty = train_view.live(train_view.state_line(None))
+        empty = paragraph(train_view.state_line(None))
         return empty, gr.Button(interactive=False), gr.Button(interactive=False), "", "", "", "", ""
     progress = queue.progress(job)
     return (
-        train_view.live(train_view.state_line(progress)),
+        paragraph(train_view.state_line(progress)),
         gr.Button(interactive=job.active),
         gr.Button(interactive=job.state in {"failed", "cancelled"}),
         train_view.stage_table(progress.stages),

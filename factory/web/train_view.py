@@ -34,6 +34,7 @@ REASONS: dict[str, str] = {
     "nested_too_deep": "Archives in archives, too deep",
     "unsupported": "This kind of file is not read",
     "executable": "It is a program",
+    "secrets": "It is made to hold passwords and keys",
     "timeout": "Reading it took too long",
     "out_of_memory": "Reading it takes too much memory",
     "crashed": "The parser died on it",
@@ -57,9 +58,10 @@ STATES = {
 }
 
 
-def run_label(job: Job) -> str:
-    """Return how a job is called in the list of runs."""
-    return f"{job.id}: {STATES[job.state]}, {job.recipe}, {job.created:%Y-%m-%d %H:%M} UTC"
+def run_label(job: Job, has_bundle: bool = False) -> str:
+    """Return how a job is called in the list of runs; one that failed and has a bundle missed a quality gate."""
+    state = "finished, a gate was not met" if has_bundle and job.state == "failed" else STATES[job.state]
+    return f"{job.id}: {state}, {job.recipe}, {job.created:%Y-%m-%d %H:%M} UTC"
 
 
 def state_line(progress: Progress | None) -> str:
@@ -77,14 +79,20 @@ def state_line(progress: Progress | None) -> str:
         return f"{job.id} is running{where}." if at else f"{job.id} is finishing."
     if job.state == "cancelled":
         return f"{job.id} was cancelled{where}. Retry goes on from the last finished stage."
-    parts = [f"{job.id} is done." if job.state == "done" else f"{job.id} failed{where}: {job.error}"]
+    parts = [_end(job, where, has_bundle=progress.bundle is not None)]
     parts += [progress.verdict, "The model is now in Compare." if progress.bundle else ""]
     return " ".join(part for part in parts if part)
 
 
-def live(text: str) -> str:
-    """Return a sentence that screen readers say when it changes."""
-    return f'<p role="status" aria-live="polite">{escape(text)}</p>'
+def _end(job: Job, where: str, *, has_bundle: bool) -> str:
+    if job.state == "done":
+        return f"{job.id} is done."
+    if not has_bundle:
+        return f"{job.id} failed{where}: {job.error}"
+    return (
+        f"{job.id} is finished, but a quality gate was not met: {str(job.error).rstrip('.')}. Look at Quality gates "
+        "in the Library, or at report.html in its folder."
+    )
 
 
 def stage_table(stages: Iterable[StageProgress]) -> str:

@@ -191,8 +191,11 @@ def same_top(expected: Sequence[parity.LogProbs], found: Sequence[parity.LogProb
 
 
 def _differing(rows: Sequence[Conversation]) -> list[ScoredRow]:
+    """Return rows that count from where they begin to differ; what alone would fill a row is cut at its front."""
     shared = len(common_prefix([row.token_ids for row in rows])) if len(rows) > 1 else 1
-    return [ScoredRow(row.token_ids[:MAX_ROW_TOKENS], max(shared - 1, 0)) for row in rows]
+    cut = shared - MAX_ROW_TOKENS // 2 if shared >= MAX_ROW_TOKENS else 0
+    kept = slice(cut, cut + MAX_ROW_TOKENS)
+    return [ScoredRow(row.token_ids[kept], max(shared - 1 - cut, 0)) for row in rows]
 
 
 def _answer(row: Conversation) -> ScoredRow:

@@ -33,6 +33,14 @@ def test_every_stop_has_a_line_and_numbers_are_written_short():
     ]  # fmt: skip
 
 
+def test_a_stop_mark_with_a_double_quote_stands_in_three_or_is_refused():
+    text = modelfile(make_manifest(sampling=sampling(stop=('""a" b',))), TEMPLATE)
+    assert parameters(text)[0] == ["stop", '"""""a" b"""']
+    for mark in ('"', 'a"', 'a"""b'):
+        with pytest.raises(ExportError, match=r"^The stop mark holds three double quotes or ends with one"):
+            modelfile(make_manifest(sampling=sampling(stop=(mark,))), TEMPLATE)
+
+
 def test_a_template_that_trims_gets_a_remark_and_another_none():
     trimming = modelfile(make_manifest(), derive(LLAMA3, "<|begin_of_text|>"))
     remarks = [line for line in trimming.splitlines() if line.startswith("#")]

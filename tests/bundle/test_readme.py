@@ -6,6 +6,7 @@ import shlex
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from factory.bundle.manifest import BaseIdentity, BundleFile, Sampling
 from factory.bundle.readme import readme
@@ -24,7 +25,7 @@ def readme_of(files=FILES, **changes):
 
 def commands(text, program):
     """Return the words of each command of a program, as a shell reads them; a system text may hold lines."""
-    blocks = re.findall(r"^```bash\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    blocks = [block for _, block in re.findall(r"^(`{3,})bash\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)]
     starts = rf"^(?={program} )"
     parts = [part for block in blocks for part in re.split(r"^(?=[a-z]+[- ])", block, flags=re.MULTILINE)]
     return [shlex.split(part) for part in parts if re.match(starts, part)]
@@ -60,6 +61,18 @@ def test_commands_carry_the_bundles_own_limits():
 def test_a_shell_hands_llama_cpp_the_system_text_letter_for_letter(system):
     for words in commands(readme_of(system=system), "llama-cli"):
         assert words[words.index("-sys") + 1 :] == [system]
+
+
+def test_a_fence_in_the_system_text_ends_no_block_of_commands():
+    system = "Answer like this:\n```bash\nls\n```\n````\nBe brief."
+    text = readme_of(system=system)
+    tokens = MarkdownIt().parse(text)
+    blocks = [
+        token.content for token in tokens if token.type == "fence" and token.level == 0
+    ]  # none of a quote
+    assert len(blocks) == 7
+    assert [system in shlex.split(block) for block in blocks].count(True) == 2
+    assert "lms import --copy model-Q8_0.gguf\n" in blocks
 
 
 def test_without_a_system_text_none_is_sent_or_mentioned():

@@ -35,8 +35,8 @@ def test_durations_have_a_plural_and_what_is_no_word_stays() -> None:
     assert {lexis.plural(unit) for unit in lexis.DURATIONS} == {
         "seconds", "minutes", "hours", "days", "nights", "weeks", "months", "years"
     }  # fmt: skip
-    assert [lexis.plural(unit) for unit in ("m3", "branch", "staff", "bar", "")] == [
-        "m3", "branches", "staff", "bar", ""
+    assert [lexis.plural(unit) for unit in ("m3", "branch", "staff", "bar", "foot", "feet", "Woman", "")] == [
+        "m3", "branches", "staff", "bar", "feet", "feet", "women", ""
     ]  # fmt: skip
 
 

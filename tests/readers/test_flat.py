@@ -23,6 +23,14 @@ def test_headings_have_their_level_until_they_end() -> None:
     ]
 
 
+@pytest.mark.parametrize("line_break", ["<br>", "<br/>", "<br />", " <br> "])
+def test_a_line_break_parts_words_and_no_heading(line_break: str) -> None:
+    assert _read(f"<h1><img src=x>Oil{line_break}pump</h1><p>Fill<wbr>ing{line_break}it.") == [
+        ("heading", "Oil pump", 1),
+        ("paragraph", "Filling it.", 1),
+    ]
+
+
 def test_inline_tags_part_no_word_and_block_tags_part_any() -> None:
     assert _read("a<b>b</b>c <code>d</code>\n e") == [("paragraph", "abc d e", 1)]
     assert [text for _, text, _ in _read("<ul><li>a<li>b</ul><table><tr><td>c<td>d</table>")] == [*"abcd"]
@@ -33,6 +41,7 @@ def test_inline_tags_part_no_word_and_block_tags_part_any() -> None:
     [
         "<nav>x<nav>y</nav>z</nav>seen",
         "<head><title>x</title></head>seen",
+        "<head><title>x</title><style>y</style><body>seen",  # a head without its end
         "<style>p { x }</style>se<script>if (a<b) x('</p>')</script>en",
         "<template><p>x</p></template><noscript>y</noscript>seen",
         "</nav></script>seen",  # ends of what never began

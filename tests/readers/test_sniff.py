@@ -35,6 +35,18 @@ def test_files_that_cannot_be_read_have_their_reason(refusal, name, data, reason
     assert refusal(name, data) == reason
 
 
+@pytest.mark.parametrize(
+    "name", [".env", "env", "prod.env", "Deploy.ENV", ".env.local", "env.production", "conf/.env.test.local"]
+)
+def test_files_made_for_keys_are_not_read_since_redaction_might_miss_one(refusal, name):
+    assert refusal(name, b"DB_PASSWORD=summer\n") == "secrets"
+
+
+@pytest.mark.parametrize("name", [".env.example", "env.md", "environment.txt", "env.py", "prod.environment"])
+def test_names_that_only_look_alike_are_read(read_one, name):
+    assert "PASSWORD" in read_one(name, "DB_PASSWORD=changeme").text
+
+
 def test_office_files_are_known_by_their_parts(read_one, refusal, make):
     assert read_one("noname", make.docx()).format == "docx"
     assert read_one("pack.zip", make.xlsx()).format == "xlsx"

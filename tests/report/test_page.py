@@ -34,7 +34,8 @@ def score(kind, method="closed_book", model="m", question_set="user"):
 
 @pytest.mark.parametrize(
     ("seconds", "read"),
-    [(0.04, "0.0 s"), (11.4, "11.4 s"), (60.0, "1 min 0 s"), (214.5, "3 min 34 s"), (3599.6, "1 h 0 min"),
+    [(0.04, "0.0 s"), (11.4, "11.4 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (60.0, "1 min 0 s"),
+     (214.5, "3 min 34 s"), (3599.6, "1 h 0 min"),
      (7384.0, "2 h 3 min")],
 )  # fmt: skip
 def test_times_read_in_the_units_people_use(seconds, read):
@@ -43,7 +44,15 @@ def test_times_read_in_the_units_people_use(seconds, read):
 
 @pytest.mark.parametrize(
     ("size", "read"),
-    [(999, "999 B"), (1_000, "1.0 kB"), (144_800_000, "144.8 MB"), (2_350_000_000, "2.4 GB")],
+    [
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (999_900, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (144_800_000, "144.8 MB"),
+        (999_960_000, "1.0 GB"),
+        (2_350_000_000, "2.4 GB"),
+    ],
 )
 def test_memory_reads_in_decimal_units(size, read):
     assert read in page_of(stages=(stage("train", 1.0, size),))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+MOST_PRESSES = 80
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
 ARGUMENTS = (
     "--no-sandbox",
@@ -86,8 +87,7 @@ def running_site(router, root):
     yield Site(f"http://127.0.0.1:{port}", history, root, queues[0], told)
     server.should_exit = True
     thread.join(20)
-    queues[0].close()
-    history.close()
+    assert not thread.is_alive()
 
 
 @contextlib.contextmanager
@@ -175,6 +175,15 @@ def answers(page, pane):
 def open_tab(page, name):
     """Show a tab."""
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def press_until_focused(page, target, key="Tab"):
+    """Press a key until a control has the focus, as somebody without a mouse would."""
+    for _ in range(MOST_PRESSES):
+        if target.evaluate("element => element === document.activeElement"):
+            return
+        page.keyboard.press(key)
+    pytest.fail(f"{target} cannot be reached with {key}")
 
 
 def unfold(page, title):

@@ -84,6 +84,17 @@ def test_a_file_that_fails_a_gate_still_leaves_a_finished_run_and_its_bundle(out
         assert read_progress(job, out, "").verdict == ""
 
 
+def test_a_run_whose_gates_left_no_file_to_ship_has_failed_and_an_older_bundle_is_not_its_own(out):
+    finish(out, *STAGES[:-1])
+    begin(out, "export")
+    job = job_of("failed", exit_code=3)
+    assert statuses(out, job)["export"] == "failed"
+    (out / "bundle").mkdir()
+    (out / "bundle/manifest.json").write_text("{}")
+    assert statuses(out, job)["export"] == "failed"
+    assert read_progress(job, out, "").bundle is None
+
+
 def test_documents_and_refusals_are_known_while_files_are_being_read(out):
     row = {"path": "a.md", "text": "twelve chars"}
     refusal = {"path": "b.pdf", "reason": "corrupt", "detail": "It is cut off: copy it again."}
@@ -132,6 +143,26 @@ def test_the_loss_of_the_curve_counts_more_than_the_log(out):
     assert [point.loss for point in read_progress(job_of("running"), out, "").loss] == [4.0, 3.0]
     begin(out, "train")
     assert [point.loss for point in read_progress(job_of("running"), out, "").loss] == [9.0]
+
+
+def test_the_loss_is_as_live_as_the_curve_that_training_writes(out):
+    (out / "log.txt").write_text("  train: 1/90 loss 9.000  1 tokens/s\n")
+    curve = begin(out, "train") / "loss.jsonl"
+
+    def shown():
+        now = read_progress(job_of("running"), out, "")
+        return [(point.step, point.loss) for point in now.loss], now.num_steps
+
+    with curve.open("a") as file:
+        for step in (1, 2, 3):
+            file.write(json.dumps({"step": step, "loss": 5.0 - step, "seconds": 0.1}) + "\n")
+            file.flush()
+            assert shown() == ([(before, 5.0 - before) for before in range(1, step + 1)], 90)
+        file.write('{"step": 4, "lo')
+        file.flush()
+        assert shown()[0][-1] == (3, 2.0)
+    curve.write_text("".join(json.dumps({"step": step, "loss": step}) + "\n" for step in (1, 2, 3, 2, 3)))
+    assert shown()[0] == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
 def test_the_error_is_that_of_the_last_attempt(out):

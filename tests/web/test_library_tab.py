@@ -37,7 +37,9 @@ def test_the_list_keeps_choices_that_still_exist(root):
     assert (shown.chosen, shown.left, shown.right) == (HELPDESK, ONE, TWO)
     assert show_library(root, TWO, TWO, ONE)[2:] == (TWO, TWO, ONE)
     assert show_library(root, "gone", "gone", "gone")[2:] == shown[2:]
-    assert "quickstart.yaml" in show_library(root / "docs", None, None, None).table
+    empty = show_library(root / "docs", None, None, None).table
+    assert "<code>factory run recipes/quickstart.yaml</code>" in empty
+    assert "&#96;" not in empty
     assert show_library(root / "docs", None, None, None)[1:] == ([], None, None, None)
 
 
@@ -52,6 +54,8 @@ def test_an_entry_comes_with_a_path_to_copy_commands_files_and_a_name(root):
     adapter = show_entry(root, HELPDESK)
     assert (adapter.files, adapter.name) == ([], "")
     assert "push-ollama" not in adapter.commands
+    for entry in (shown, adapter):
+        assert entry.detail.startswith('<p role="status">')
 
 
 @pytest.mark.parametrize("label", [None, "", "/etc", "../..", "build/one/bundle", "one"])

@@ -1,6 +1,7 @@
 """Tables and paragraphs as HTML: whatever a text holds comes out as that text and as nothing else."""
 
 import html
+import re
 from html.parser import HTMLParser
 
 from hypothesis import given
@@ -41,10 +42,17 @@ def test_texts_of_a_table_come_back_and_add_no_markup(title, rows):
     assert not set("{}$`") & set(text)
 
 
-@given(TEXTS)
-def test_a_paragraph_is_its_text(text):
+@given(TEXTS | st.text(alphabet="a`<>&;#96 \n"))
+def test_a_paragraph_is_its_text_but_for_the_marks_around_code(text):
     seen = Seen(paragraph(text))
-    assert (seen.tags, seen.cells) == (["p"], [text])
+    plain, num_codes = re.subn(r"`([^`]+)`", r"\1", text)
+    assert (seen.tags, seen.cells) == (["p", *["code"] * num_codes], [plain])
+
+
+def test_a_command_in_a_paragraph_is_code():
+    assert paragraph("Run `factory list <x>`, then `y`.") == (
+        '<p role="status">Run <code>factory list &lt;x&gt;</code>, then <code>y</code>.</p>'
+    )
 
 
 def test_each_row_is_named_by_its_first_cell():

@@ -98,6 +98,7 @@ def test_a_passage_of_the_run_is_shown_under_a_label_that_claims_no_origin(tmp_p
     write_rows(tmp_path / "chunks/chunks.jsonl", passages)
     router = router_of(ServedModel("tuned", "adapter", bundle=tmp_path / "bundle"))
     shown = similar_html(router, "tuned", TURNS)
+    assert shown.startswith(paragraph("Similar texts found: 1."))
     assert f"<caption>{LABEL}</caption>" in shown
     assert '<th scope="row">passage</th><td>gates.md</td>' in shown
     assert "The &lt;code&gt; of the north gate" in shown

@@ -1,8 +1,11 @@
+import asyncio
 import logging
 import socket
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from factory import store
@@ -11,6 +14,7 @@ from factory.api.models import EndpointSpec
 from factory.errors import FactoryError, UsageError
 from factory.web import serve
 from factory.web.serve import ServeConfig, build_server, check_port, endpoint_spec, make_rules
+from tests.web.browser import closed_loops
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +87,27 @@ def test_without_gradio_the_api_is_served_alone(monkeypatch, caplog):
     assert "/v1/chat/completions" in paths
     assert "/ui" not in paths
     assert "no playground: The playground needs gradio" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_queue_ends_and_the_history_is_closed_with_the_server():
+    with closed_loops():
+        app = build_server(ServeConfig(()), make_rules(ServeConfig(())))
+
+        async def live():
+            async with app.router.lifespan_context(app):
+                return opened()
+
+        assert asyncio.run(live()) == ("playground.db", "training-queue")
+        assert opened() == ()
+
+
+def opened():
+    """The files of a history and the threads of a queue that this process has."""
+    files = {Path(file.path).name for file in psutil.Process().open_files()}
+    threads = {thread.name for thread in threading.enumerate()}
+    return (*sorted(files & {"playground.db"}), *sorted(threads & {"training-queue"}))
 
 
 def test_a_server_runs_behind_its_guard_and_says_where(monkeypatch, caplog, free_port):

@@ -13,6 +13,7 @@ from factory.rows import ReasonCode
 from factory.web import train_view
 from factory.web.job import new_job
 from factory.web.job_progress import Progress, ReadFile, StageProgress
+from factory.web.markup import paragraph
 from factory.web.uploads import Upload
 
 EVIL = "<img src=x onerror=alert(1)>.md"
@@ -65,7 +66,7 @@ def test_names_and_texts_of_others_are_shown_as_text():
         train_view.document_tables([ReadFile(EVIL, 1)], refused),
         train_view.preview_tables([Upload(EVIL, 1)], refused),
         train_view.log_panel([EVIL]),
-        train_view.live(train_view.state_line(make_progress("failed", error=EVIL))),
+        paragraph(train_view.state_line(make_progress("failed", error=EVIL))),
     ]
     for html in shown:
         assert "<img" not in html
@@ -94,6 +95,15 @@ def test_tables_have_heads_captions_and_an_end():
     assert "<td>merge</td><td>working …</td><td></td>" in stages
 
 
+def test_a_run_that_missed_a_gate_is_not_listed_as_failed():
+    failed, done = make_progress("failed").job, make_progress("done").job
+    assert train_view.run_label(failed, has_bundle=True).startswith(
+        "handbook: finished, a gate was not met, quick"
+    )
+    assert train_view.run_label(failed).startswith("handbook: failed, quick")
+    assert train_view.run_label(done, has_bundle=True).startswith("handbook: done, quick")
+
+
 @pytest.mark.parametrize(
     ("progress", "line"),
     [
@@ -111,6 +121,11 @@ def test_tables_have_heads_captions_and_an_end():
             "handbook failed at stage1 (stage 1 of 1): No disk.",
         ),
         (
+            make_progress("failed", ("done",), error="KL is 0.3, not 0.1.", bundle=Path("b"), verdict="No."),
+            "handbook is finished, but a quality gate was not met: KL is 0.3, not 0.1. Look at Quality gates in the "
+            "Library, or at report.html in its folder. No. The model is now in Compare.",
+        ),
+        (
             make_progress("done", ("done",), verdict="It answers 64 %.", bundle=Path("b")),
             "handbook is done. It answers 64 %. The model is now in Compare.",
         ),
@@ -118,4 +133,3 @@ def test_tables_have_heads_captions_and_an_end():
 )
 def test_the_state_is_one_plain_sentence(progress, line):
     assert train_view.state_line(progress) == line
-    assert train_view.live(line).startswith('<p role="status" aria-live="polite">')

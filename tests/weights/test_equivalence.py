@@ -8,7 +8,7 @@ import pytest
 
 from factory.errors import EvaluateError
 from factory.weights import equivalence
-from factory.weights.conversations import load_tokenizer
+from factory.weights.conversations import Conversation, load_tokenizer
 from factory.weights.equivalence import ScoredRow, Sizes, gather
 from tests.tiny import TINY_ROWS, make_tiny_adapter, make_tiny_dataset
 
@@ -48,6 +48,15 @@ def test_compared_rows_count_from_the_last_token_that_all_share(probe):
     assert len({row.token_ids[: start + 1] for row in probe.compared}) == 1
     assert len({row.token_ids[start + 1] for row in probe.compared}) > 1
     assert probe.tokenizer.decode(probe.compared[0].token_ids[: start + 1]).startswith("<|im_start|>user\n")
+
+
+@pytest.mark.parametrize("shared", [3, 1023, 1024, 1025, 3000])
+def test_rows_count_their_own_tokens_however_many_all_share(shared):
+    tokens = [(*range(shared), 5000 + number, *range(6000, 6010)) for number in range(2)]
+    rows = equivalence._differing([Conversation((), ids, ()) for ids in tokens])
+    for number, row in enumerate(rows):
+        assert row.token_ids[row.start : row.start + 2] == (shared - 1, 5000 + number)
+        assert len(row.token_ids) <= equivalence.MAX_ROW_TOKENS
 
 
 def test_little_is_measured_where_little_is_asked_for_but_never_nothing(tiny_base, dataset, probe):
