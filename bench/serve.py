@@ -220,9 +220,13 @@ async def soak(bundle, seconds, kills):
                         await stream(client, model, rng.choice(QUESTIONS), rng.choice((4, 16, 48)))
                         outcomes["streamed"] += 1
                     else:
-                        question, answer = rng.choice(expected[model])
-                        right = (await whole(client, model, question))[0] == answer
-                        outcomes["right" if right else f"WRONG: {model}"] += 1
+                        question, answer, lead = rng.choice(expected[model])
+                        found, now = await whole(client, model, question)
+                        if found == answer:
+                            outcomes["right"] += 1
+                        else:
+                            wrong = f"{answer!r} (led by {lead:.2f}) became {found!r} ({now:.2f})"
+                            outcomes[f"WRONG: {model}, {question!r}: {wrong}"] += 1
                 except RuntimeError as error:
                     outcomes[f"clear error: {str(error)[:60]}"] += 1
                 except (httpx.HTTPError, ValueError, KeyError) as error:
@@ -251,14 +255,14 @@ async def soak(bundle, seconds, kills):
 
 
 async def sure_answers(client, models):
-    """Return for each model the questions whose greedy answer is no near-tie, with that answer.
+    """Return for each model the questions whose greedy answer is no near-tie, with that answer and its lead.
 
     How many requests share a step moves logits by hundredths, so that near-ties may come out either way.
     """
     sure = {}
     for model in models:
         answers = [(question, *(await whole(client, model, question))) for question in QUESTIONS]
-        sure[model] = [(question, text) for question, text, gap in answers if gap > SURE_GAP]
+        sure[model] = [answer for answer in answers if answer[2] > SURE_GAP]
         if not sure[model]:
             raise SystemExit(f"{model} is sure of no answer: ask other questions")
     return sure
