@@ -122,12 +122,15 @@ def _normalise_back(
     return weighted.mul_(scale_N1).addcmul_(h_ND, shared, value=-1)
 
 
-def _rotate(x_NHd: torch.Tensor, cos_N1d: torch.Tensor, sin_N1d: torch.Tensor, out: torch.Tensor) -> None:
-    """Rotate halves of each head by the position's angles; a negated sine turns back."""
+def _rotate(x_NHd: torch.Tensor, turned: int, cos_N1d: torch.Tensor, sin_N1d: torch.Tensor) -> torch.Tensor:
+    """Return the heads, halves of the first `turned` rotated by the position's angles; a negated sine turns back."""
     half = x_NHd.shape[-1] // 2
-    first, second = x_NHd[..., :half], x_NHd[..., half:]
-    torch.mul(first, cos_N1d, out=out[..., :half]).addcmul_(second, sin_N1d, value=-1)
-    torch.mul(second, cos_N1d, out=out[..., half:]).addcmul_(first, sin_N1d)
+    out = torch.empty_like(x_NHd)
+    first, second = x_NHd[:, :turned, :half], x_NHd[:, :turned, half:]
+    torch.mul(first, cos_N1d, out=out[:, :turned, :half]).addcmul_(second, sin_N1d, value=-1)
+    torch.mul(second, cos_N1d, out=out[:, :turned, half:]).addcmul_(first, sin_N1d)
+    out[:, turned:] = x_NHd[:, turned:]
+    return out
 
 
 class _ToHeads(torch.autograd.Function):
@@ -139,10 +142,8 @@ class _ToHeads(torch.autograd.Function):
     ) -> Any:
         x = layer.heads.room(h)
         scale = _normalise(h, layer.norm_in, layer.eps, x[:, : layer.heads.width])
-        plain = layer.heads.forward(x).view(h.shape[0], -1, layer.head_size)
-        out, turned = torch.empty_like(plain), layer.num_heads + layer.num_key_heads
-        _rotate(plain[:, :turned], cos, sin, out[:, :turned])
-        out[:, turned:] = plain[:, turned:]
+        plain = layer.heads.forward(x).view(h.shape[0], -1, layer.head_size).float()
+        out = _rotate(plain, layer.num_heads + layer.num_key_heads, cos, sin)
         ctx.layer = layer
         ctx.save_for_backward(h, x, scale, cos, sin)
         return out
@@ -151,10 +152,7 @@ class _ToHeads(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         layer = ctx.layer
         h, x, scale, cos, sin = ctx.saved_tensors
-        turned = layer.num_heads + layer.num_key_heads
-        plain = torch.empty_like(grad)
-        _rotate(grad[:, :turned], cos, -sin, plain[:, :turned])
-        plain[:, turned:] = grad[:, turned:]
+        plain = _rotate(grad, layer.num_heads + layer.num_key_heads, cos, -sin).to(x.dtype)
         dx, grads = layer.heads.backward(plain.view(h.shape[0], -1), x)
         dh = _normalise_back(dx, h, layer.norm_in, scale) if ctx.needs_input_grad[0] else None
         return dh, None, None, None, *grads
@@ -173,7 +171,7 @@ class _FromHeads(torch.autograd.Function):
         gates = layer.gates.forward(x)
         inner = gates.shape[1] // 2
         y = layer.down.room(h)
-        torch.mul(functional.silu(gates[:, :inner]), gates[:, inner:], out=y[:, :inner])
+        y[:, :inner] = functional.silu(gates[:, :inner].float()).mul_(gates[:, inner:])
         out = middle + layer.down.forward(y)
         ctx.layer = layer
         ctx.save_for_backward(a, middle, x, scale, gates, y)
@@ -185,10 +183,10 @@ class _FromHeads(torch.autograd.Function):
         a, middle, x, scale, gates, y = ctx.saved_tensors
         dy, down_grads = layer.down.backward(grad.to(y.dtype), y)
         inner = gates.shape[1] // 2
-        gate, up = gates[:, :inner], gates[:, inner:]
+        gate, up, dy = gates[:, :inner].float(), gates[:, inner:], dy.float()
         d_gates = torch.empty_like(gates)
-        torch.mul(dy, functional.silu(gate), out=d_gates[:, inner:])
-        d_gates[:, :inner] = torch.ops.aten.silu_backward(dy * up, gate)
+        d_gates[:, inner:] = functional.silu(gate).mul_(dy)
+        d_gates[:, :inner] = torch.ops.aten.silu_backward(dy.mul_(up), gate)
         dx, gate_grads = layer.gates.backward(d_gates, x)
         d_middle = _normalise_back(dx, middle, layer.norm_mid, scale).add_(grad)
         da, out_grads = layer.out.backward(d_middle.to(a.dtype), a)
@@ -215,7 +213,9 @@ class _Layer:
         self, h: torch.Tensor, layout: Layout, places: Places | None, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         heads = _ToHeads.apply(h, self, cos, sin, *self.heads.parameters)
-        attended = attend(heads, layout, places, self.num_heads)
+        attended = attend(
+            heads if places else heads.to(self.out.weight.dtype), layout, places, self.num_heads
+        )
         rest = [*self.out.parameters, *self.gates.parameters, *self.down.parameters]
         return _FromHeads.apply(h, attended, self, *rest)
 
@@ -256,11 +256,11 @@ class FusedModel:
     def _through(self, layers: Sequence[_Layer], hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
         half = self._rotary.inv_freq.shape[0]
         cos, sin = (
-            table[0, :, None, :half].to(self.dtype) for table in self._rotary(hidden, layout.positions[None])
+            table[0, :, None, :half].float() for table in self._rotary(hidden, layout.positions[None])
         )
         first, places = layers[0] if layers else None, None
         if first and layout.longest + layout.prefix <= SHORT:
-            places = find_places(layout, first.num_heads, first.num_key_heads, self.dtype)
+            places = find_places(layout, first.num_heads, first.num_key_heads, torch.float32)
         for layer in layers:
             hidden = layer(hidden, layout, places, cos, sin)
         return hidden

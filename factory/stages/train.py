@@ -14,7 +14,7 @@ from factory.progress import Progress
 from factory.rows import Example, Question, read_rows
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 2
+CODE_VERSION = 3
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
 

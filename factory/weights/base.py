@@ -1,8 +1,8 @@
 """Base models: where each comes from and how it becomes a folder that every later step can read.
 
-A prepared base is a folder in the cache with `config.json`, `model.safetensors` (matrices in float16, vectors in
-float32: the very numbers that `base-F16.gguf` beside it holds), the tokenizer with the chat template that training,
-evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
+A prepared base is a folder in the cache with `config.json`, `model.safetensors` (matrices in float16 that hold
+bfloat16's numbers, vectors in float32: the very ones of `base-F16.gguf` beside it), the tokenizer with the chat
+template that training, evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
 """
 
 import glob
@@ -28,7 +28,7 @@ from factory.weights import gguf_conversion
 from factory.weights.gguf_header import check_gguf_header
 
 logger = logging.getLogger(__name__)
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def _save(
         model.generation_config.save_pretrained(folder)
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
     tensors = {
-        name: tensor.to(torch.float16 if tensor.ndim > 1 else torch.float32).contiguous()
+        name: (tensor.bfloat16().half() if tensor.ndim > 1 else tensor.float()).contiguous()
         for name, tensor in model.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }

@@ -35,8 +35,14 @@ def copy_fields(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, skip: set[str]
 
 
 def to_file_dtype(values: np.ndarray) -> np.ndarray:
-    """Return a tensor as an F16 file stores it: vectors in float32, matrices in float16."""
-    return values.astype(np.float32 if values.ndim == 1 else np.float16)
+    """Return a tensor as a base keeps it: vectors in float32, matrices in float16, rounded to bfloat16's numbers.
+
+    Training computes in bfloat16: rounding there what is not rounded here was half of its gradients' error.
+    """
+    if values.ndim == 1:
+        return values.astype(np.float32)
+    rounded = gguf.quants.quantize(values.astype(np.float32), gguf.GGMLQuantizationType.BF16)
+    return gguf.quants.dequantize(rounded, gguf.GGMLQuantizationType.BF16).astype(np.float16)
 
 
 def widen(source: Path, target: Path, chat_template: str) -> None:

@@ -6,6 +6,7 @@ from textwrap import dedent
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from factory.errors import BaseModelError, MissingExtraError
 from factory.weights import gguf_conversion
@@ -53,6 +54,14 @@ def test_matrices_are_widened_to_f16_and_vectors_stay_exact(widened):
     assert (matrix.tensor_type.name, vector.tensor_type.name) == ("F16", "F32")
     assert np.array_equal(matrix.data.astype(np.float32), VALUES)
     assert vector.data.tolist() == [np.float32(0.1), 70000.0]  # more than float16 can hold
+
+
+def test_a_base_keeps_the_matrix_numbers_that_training_in_bfloat16_computes_with():
+    values = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    kept = torch.from_numpy(gguf_conversion.to_file_dtype(values.numpy()))
+    assert kept.dtype == torch.float16
+    assert torch.equal(kept.float(), values.bfloat16().float())
+    assert not torch.equal(kept, values.half())
 
 
 def test_the_template_and_the_type_are_new_and_all_other_metadata_is_kept(widened):
