@@ -1,4 +1,4 @@
-"""How far the adapter's gradient is from plain peft's in float32, in a process of its own: `bench/gradient.py JOB`.
+"""How far the adapter's gradient is from plain peft's in float64, in a process of its own: `bench/gradient.py JOB`.
 
 Every way of computing it gets the same rows and the same adapter, whose B matrices are not zero: at zero, nothing
 would flow into A. JOB is what `bench/train.py` writes, as JSON; the result is one line of JSON.
@@ -67,10 +67,11 @@ def main(job: dict[str, Any]) -> dict[str, object]:
     """Return the errors of each way of computing the gradient."""
     rows = encode(read_rows(job["rows"], job["batch_size"]))
     full, half = torch.float32, torch.bfloat16
-    right = plain(fill(load(job, full), job["seed"]), rows, full)
+    right = plain(fill(load(job, full), job["seed"]).double(), rows, full)
     ways = {
         "ours_float32": (ours, full, full),
         "ours_bfloat16": (ours, half, half),
+        "peft_float32": (plain, full, full),
         "peft_autocast": (plain, full, half),
         "peft_autocast_bfloat16_weights": (plain, half, half),
     }

@@ -43,7 +43,7 @@ process reaches on all threads. Counted are, for each token, 2 operations a froz
 attention on what a token may see, and the output layer on tokens with loss. "Hardware" counts the shared beginning
 once, as the engine computes it, "rows whole" counts it in every row, as others must. Padding is not counted.
 
-Gradients are those of 16 chat rows with B not zero, against plain peft in float32; the relative error of all of
+Gradients are those of 16 chat rows with B not zero, against plain peft in float64; the relative error of all of
 the adapter's gradient as one vector, and of the one tensor that is furthest off.
 """
 
@@ -147,7 +147,15 @@ def gradient_rows(measured: Measured) -> list[dict[str, object]]:
     peers = {"peft_autocast": "peft, bf16 autocast", "peft_autocast_bfloat16_weights": "peft, bf16 weights"}
     rows = []
     for key, what in (("whole", "whole gradient"), ("worst", "worst tensor")):
-        rows.append(row(f"error of the {what}, float32", found["ours_float32"][key], None, "", "relative"))
+        rows.append(
+            row(
+                f"error of the {what}, float32",
+                found["ours_float32"][key],
+                found["peft_float32"][key],
+                "peft, float32",
+                "relative",
+            )
+        )
         rows += [
             row(f"error of the {what}, bf16", found["ours_bfloat16"][key], found[peer][key], name, "relative")
             for peer, name in peers.items()
