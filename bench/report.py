@@ -30,7 +30,7 @@ constant 1e-3, no weight decay, clipping at 1.0, 16 rows a step (2 of the long o
 the same saved adapter and see the same token ids in the same order, like lengths together; loss on answers and
 their end-of-turn token only (on the last half of the long rows). The first two steps are not timed. A row's tokens
 are counted whole on both sides, shared or not. Memory is the highest resident memory of the process; a ratio below
-1 is less. "Apart" rows have nothing in common but the three tokens that open a turn.
+1 is less. Rows without a shared beginning have nothing in common but the three tokens that open a turn.
 
 TRL trains without checkpoints, logs or gradient checkpointing, with its fused AdamW and sdpa attention. `packing`
 lays a fourth of a step's rows in one sequence, as its packing does, so that a step keeps its rows; `model_loss`
