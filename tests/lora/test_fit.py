@@ -15,7 +15,7 @@ GIB = 1 << 30
 
 
 @given(setups, loads, st.integers(1, 64), st.integers(0, 64 * GIB))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_the_rows_at_once_fit_where_one_does_and_are_never_more_than_a_batch(
     setup, load, batch_size, available
 ):
