@@ -216,7 +216,7 @@ def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
     attention = 4.0 * shape.queries + 2 * shape.keys
     if setup.fused and backward and row_tokens <= SHORT:  # a bias, and gradients before and after the softmax
         attention += 3 * shape.heads * row_tokens
-    mlp = (5 if backward else 3) * shape.inner
+    mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
     return size * max(attention, mlp) + 3 * FLOAT * shape.width
 
 
