@@ -184,7 +184,8 @@ def plan(
 ) -> None:
     """Say what would run, and what time, memory and disk it takes."""
     with _quiet_libraries():
-        from factory.plan import describe, make_plan
+        from factory.plan.build import make_plan
+        from factory.plan.text import describe
 
         made = make_plan(_open_run(recipe, overrides, out))
     typer.echo(json.dumps(made, indent=2) if as_json else describe(made))

@@ -19,13 +19,17 @@ from factory.lora.layout import Layout
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 
 
-def is_supported(model: Any) -> bool:
-    """Tell whether a model is of the shape that this module computes: plain Llama or Qwen2 layers, no dropout."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = causal.config
+def is_llama_shaped(config: Any) -> bool:
+    """Tell whether a model's configuration is of plain Llama or Qwen2 layers."""
     plain = config.model_type in {"llama", "qwen2", "mistral"} and config.hidden_act == "silu"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
     whole = not getattr(config, "use_sliding_window", False) and not getattr(config, "sliding_window", None)
+    return plain and rope and whole
+
+
+def is_supported(model: Any) -> bool:
+    """Tell whether a model is of the shape that this module computes, with bare LoRA and no dropout."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapters = [module for module in model.modules() if hasattr(module, "lora_A")]
     bare = all(
         set(module.lora_A) == {"default"}
@@ -34,7 +38,7 @@ def is_supported(model: Any) -> bool:
         for module in adapters
     )
     linear = all(type(module.base_layer) is torch.nn.Linear for module in adapters)
-    return plain and rope and whole and bare and linear
+    return is_llama_shaped(causal.config) and bare and linear
 
 
 class Group:

@@ -3,8 +3,9 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 CODE_VERSION = 3
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
+GIB = 1 << 30
 
 
 class TrainConfig(BaseModel):
@@ -31,8 +33,8 @@ class TrainConfig(BaseModel):
     An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.
     `first_layer` is the first layer with an adapter: a whole number, or a share of the layers below 1; what
     lies below is computed once a row. `batch_size` is rows per optimizer step, `micro_batch` rows in memory
-    at once. `precision` is the dtype of the frozen weights (`auto`: bf16 where the device is fast at it, else
-    fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
+    at once (`auto`: as many as fit). `precision` is the dtype of the frozen weights (`auto`: bf16 where the
+    device is fast at it, else fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,7 +57,7 @@ class TrainConfig(BaseModel):
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4"] = "none"
-    micro_batch: int = Field(default=16, ge=1, exclude=True)
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
 
@@ -70,7 +72,7 @@ def train(
     Raises:
         TrainError: there is nothing to train on, the disk is too small, or the loss is not finite.
     """
-    from factory.lora import attach, batches, recall
+    from factory.lora import attach, batches, fit, recall
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
@@ -85,8 +87,8 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
+    choice, first_layer = _plan(config, base, encoded, device, dtype)
     model = attach.load_model(base, dtype, device, config.quantization)
-    first_layer = _first_layer(config, model.config.get_text_config().num_hidden_layers)
     model = attach.new_adapter(
         model,
         rank=config.rank,
@@ -99,7 +101,7 @@ def train(
     settings = LoopSettings(
         epochs=config.epochs,
         batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
+        micro_batch=choice.micro_batch,
         learning_rate=config.learning_rate,
         warmup=config.warmup,
         weight_decay=config.weight_decay,
@@ -131,6 +133,9 @@ def train(
         "best_recall": progress.best_recall,
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
+        "micro_batch": choice.micro_batch,
+        "predicted_memory_bytes": round(choice.parts.total),
+        **fit.device_peak(device),
     }
 
 
@@ -146,7 +151,36 @@ def _refuse_hopeless(rows: list[Example], work: Path) -> None:
         )
 
 
-def _first_layer(config: TrainConfig, num_layers: int) -> int:
+def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> tuple[Any, int]:
+    """Return how many rows to compute at once with what that needs, and the first layer with an adapter."""
+    from factory.lora import batches, fit, memory
+    from factory.lora.shape import read_shape
+
+    shape = read_shape(base)
+    first_layer = first_adapted_layer(config, shape.layers)
+    lengths = [len(row.ids) for row in rows]
+    load = memory.Load(max(lengths), max(map(batches.num_labels, rows)), kept_tokens=sum(lengths))
+    setup, available = (
+        memory.setup_of(shape, config, first_layer, device, dtype),
+        fit.available_bytes(device),
+    )
+    choice = fit.plan_training(setup, load, config.batch_size, available, config.micro_batch)
+    if not choice.fits:
+        logger.warning(
+            "training does not fit: %d row(s) at once need about %.1f GiB, and %.1f GiB are available",
+            choice.micro_batch,
+            choice.parts.total / GIB,
+            available / GIB,
+        )
+    return choice, first_layer
+
+
+def first_adapted_layer(config: TrainConfig, num_layers: int) -> int:
+    """Return the number of the first layer with an adapter.
+
+    Raises:
+        TrainError: there is no such layer.
+    """
     chosen = config.first_layer
     layer = round(chosen * num_layers) if 0 < chosen < 1 else int(chosen)
     if layer >= num_layers:

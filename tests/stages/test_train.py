@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from factory import hardware
 from factory.errors import BaseModelError, TrainError
-from factory.lora import attach
+from factory.lora import attach, fit
 from factory.rows import Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_base, make_tiny_dataset
@@ -167,7 +167,8 @@ def test_a_target_that_the_base_lacks_is_named(run) -> None:
 @pytest.mark.parametrize(
     "fields",
     [{"rank": 0}, {"learning_rate": float("nan")}, {"learning_rate": 2}, {"epochs": 0}, {"alpha": float("inf")},
-     {"first_layer": -1}, {"dropout": 1.0}, {"quantization": "int3"}, {"ranks": 8}],
+     {"first_layer": -1}, {"dropout": 1.0}, {"quantization": "int3"}, {"ranks": 8}, {"micro_batch": 0},
+     {"micro_batch": "all"}],
 )  # fmt: skip
 def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -177,6 +178,21 @@ def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> No
 def test_how_fast_and_where_is_not_what_is_trained() -> None:
     left_out = {"micro_batch", "checkpoint_seconds", "device"}
     assert set(TrainConfig.model_fields) - set(TrainConfig().model_dump()) == left_out
+
+
+def test_as_many_rows_are_computed_at_once_as_fit_and_what_they_need_is_recorded(run, monkeypatch, caplog):
+    whole = run("whole")[1]
+    assert whole["micro_batch"] == 4
+    monkeypatch.setattr(fit, "available_bytes", lambda device: whole["predicted_memory_bytes"] - 10)
+    half = run("half")[1]
+    assert half["micro_batch"] == 2
+    assert half["predicted_memory_bytes"] < whole["predicted_memory_bytes"]
+    assert half["final_loss"] == pytest.approx(whole["final_loss"], rel=1e-3)
+    assert "does not fit" not in caplog.text
+    monkeypatch.setattr(fit, "available_bytes", lambda device: 1 << 30)
+    assert run("none")[1]["micro_batch"] == 1
+    assert "training does not fit: 1 row(s) at once need about" in caplog.text
+    assert run("given", micro_batch=3)[1]["micro_batch"] == 3
 
 
 def test_without_validation_questions_the_last_state_stays(run, dataset, tmp_path: Path) -> None:
