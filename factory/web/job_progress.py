@@ -49,9 +49,9 @@ class Progress:
     """A run at one moment.
 
     `current` is the stage that works or did when the run ended, None before the first and after the last.
-    `loss` has a point a step once training has ended and, before, one for each line of the log, which come twice a
-    minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use. `cancelling`
-    says that the run was asked to end and has not yet.
+    `loss` has a point a step; as long as training has written none, one for each line of the log. `num_steps` is
+    known once training has said it. `bundle` is set when there is one to use. `cancelling` says that the run was
+    asked to end and has not yet.
     """
 
     job: Job
@@ -164,9 +164,11 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
     said = {int(found[1]): found for line in lines if (found := STEP_LINE.match(line))}
     num_steps = int(list(said.values())[-1][2]) if said else None
     folder = out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
-    rows = _json_lines(folder / "loss.jsonl")
-    points = [LossPoint(step=row["step"], loss=row["loss"]) for row in rows if {"step", "loss"} <= row.keys()]
-    if not points:
+    rows = [row for row in _json_lines(folder / "loss.jsonl") if {"step", "loss"} <= row.keys()]
+    points = [LossPoint(step=row["step"], loss=row["loss"]) for row in rows]
+    if points:
+        num_steps = rows[-1].get("num_steps", num_steps)  # it stands there as long as training goes on
+    else:
         points = [LossPoint(step=step, loss=float(found[3])) for step, found in sorted(said.items())]
     return tuple(points), num_steps
 
