@@ -63,8 +63,12 @@ class Progress:
 
     def training_step(self, row: dict[str, float]) -> None:
         """Say where training stands, from a row of its curve."""
-        note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s"
-        self.update(int(row["step"]), int(row["num_steps"]), note)
+        done, total = int(row["step"]), int(row["num_steps"])
+        note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  {row['mfu']:.0%} MFU"
+        note += f"  {row['memory_bytes'] / 2**30:.1f} GiB"
+        if not self._terminal:  # the bar has a column for it
+            note += f"  {(total - done) * row['seconds'] / done / 60:.1f} min left"
+        self.update(done, total, note)
 
 
 class _Lines(logging.Handler):

@@ -16,11 +16,15 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A conversation as ids and labels, both of shape (length,); `group` names what it teaches."""
+    """A conversation as ids and labels, both of shape (length,).
+
+    `group` names what it teaches, `document` where that stands, if anywhere.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     group: str
+    document: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
     for row in rows:
         ids, labels = encode_example(tokenizer, row.messages)
         if len(ids) <= max_tokens:
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id))
+            document = row.evidence.document if row.evidence else ""
+            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id, document))
     return encoded
 
 

@@ -18,7 +18,11 @@ KEPT = 2
 
 @dataclass
 class Progress:
-    """Where training stands: finished optimizer steps, epoch, next batch in it, best recall so far."""
+    """Where training stands: finished optimizer steps, epoch, next batch in it, best recall so far.
+
+    `micro_batch` is what memory has turned out to hold, halved `halvings` times; `preflight` what was found before
+    the first step.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -28,6 +32,9 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     recall: list[dict[str, float]] = field(default_factory=list)
+    micro_batch: int = 0
+    halvings: int = 0
+    preflight: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def trained_state(model: Any) -> dict[str, torch.Tensor]:
@@ -56,6 +63,7 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],  # dropout's, on a GPU
         "numpy": np.random.get_state(),  # the generator that libraries draw from
         "python": random.getstate(),
     }
@@ -80,6 +88,8 @@ def load_newest(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> P
         load_trained(model, state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
         np.random.set_state(state["numpy"])
         random.setstate(state["python"])
         return Progress(**state["progress"])

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 
 from factory.errors import TrainError
-from factory.lora import checkpoint
+from factory.lora import checkpoint, flops, shortage
 from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels
 from factory.lora.checkpoint import Progress
-from factory.lora.engine import open_engine
+from factory.lora.engine import Engine, open_engine
+from factory.lora.interruption import Interruption
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
 LOWER_BATCH = 32  # rows; on two cores the frozen layers cost a third less a row than at 8
+Findings = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,30 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
     return settings.learning_rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * passed)))
 
 
+def accumulate(
+    engine: Engine, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None, micro_batch: int
+) -> float:
+    """Add the gradient of the rows' mean loss, `micro_batch` rows at a time, and return it in nats a token.
+
+    `below` is what the engine's `lower` returned for the rows, or None to compute it here.
+    """
+    labels = sum(map(num_labels, rows))
+    total = 0.0
+    engine.refresh()
+    for part in micro_batches(list(range(len(rows))), micro_batch):
+        kept = None if below is None else [below[number] for number in part]
+        loss = engine.loss([rows[number] for number in part], kept) / labels
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
 class Loop:
-    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one."""
+    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
+
+    `report` gets the rows of the curves as they come: one with `loss` for each step, and one with `recall` for each
+    measurement.
+    """
 
     def __init__(
         self,
@@ -73,22 +97,34 @@ class Loop:
         """Keep what a run needs; nothing is computed yet."""
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
-        self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
+        self.engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
         self._parameters = [value for value in model.parameters() if value.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
-    def run(self) -> Progress:
-        """Train to the end and leave the best state in the model.
+    def run(self, preflight: Callable[[], Findings] | None = None) -> Progress:
+        """Train to the end and leave the best state in the model; `preflight` comes before the first step.
 
         Raises:
-            TrainError: the loss is not finite.
+            TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
+            KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
         """
         self.model.train()
-        progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer) or Progress()
+        progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
+        if progress is None:
+            progress = Progress(preflight=preflight() if preflight else {})
+        fits = progress.micro_batch or self.settings.batch_size
+        progress.micro_batch = min(fits, self.settings.micro_batch, self.settings.batch_size)
+        with Interruption() as interruption:
+            self._train(progress, interruption)
+        self._restore_best(progress)
+        return progress
+
+    def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
@@ -96,54 +132,79 @@ class Loop:
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
-                if time.monotonic() - saved > self.settings.checkpoint_seconds:
-                    checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+                if interruption.caught or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                    self._save(progress)
                     saved = time.monotonic()
+                interruption.pass_on()
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._end_epoch(progress)
-        self._restore_best(progress)
-        return progress
+            interruption.pass_on()
+
+    def _save(self, progress: Progress) -> None:
+        checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(self.rows, epoch, self.settings.seed, self.settings.batch_size)
 
     def _step(self, numbers: list[int], progress: Progress) -> None:
-        settings = self.settings
         started = time.monotonic()
-        rate = learning_rate(settings, progress.step, self.num_steps)
+        rate = learning_rate(self.settings, progress.step, self.num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        rows = [self.rows[number] for number in numbers]
-        labels = sum(num_labels(row) for row in rows)
-        total = 0.0
-        self._engine.refresh()
-        for part in micro_batches(numbers, settings.micro_batch):
-            below = None if self._lower is None else [self._lower[number] for number in part]
-            loss = self._engine.loss([self.rows[number] for number in part], below) / labels
-            loss.backward()
-            total += float(loss.detach())
+        total = self._gradient(numbers, progress)
         if not math.isfinite(total):
             raise TrainError(
                 f"The loss is {total} at step {progress.step}: lower train.learning_rate (now "
-                f"{settings.learning_rate}), or set train.precision to float32"
+                f"{self.settings.learning_rate}), or set train.precision to float32"
             )
-        torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         progress.step += 1
-        progress.seconds += time.monotonic() - started
+        seconds = max(1e-9, time.monotonic() - started)
+        progress.seconds += seconds
+        rows = [self.rows[number] for number in numbers]
+        needed = self._cost.of(rows, self._shared)
         row = {
             "step": progress.step,
             "epoch": progress.epoch + 1,
             "loss": round(total, 5),
             "learning_rate": rate,
-            "tokens_per_second": round(
-                sum(len(row.ids) for row in rows) / max(1e-9, time.monotonic() - started), 1
-            ),
+            "tokens_per_second": round(sum(len(row.ids) for row in rows) / seconds, 1),
+            "mfu": round(needed / seconds / flops.peak_flops(self.settings.device, self.settings.dtype), 4),
+            "memory_bytes": shortage.used_bytes(self.settings.device),
             "seconds": round(progress.seconds, 2),
         }
         progress.history.append(row)
         self._report({**row, "num_steps": self.num_steps})
+
+    def _gradient(self, numbers: list[int], progress: Progress) -> float:
+        """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts."""
+        rows = [self.rows[number] for number in numbers]
+        below = None if self._lower is None else [self._lower[number] for number in numbers]
+        while True:
+            try:
+                return accumulate(self.engine, rows, below, progress.micro_batch)
+            except (RuntimeError, MemoryError) as error:
+                if not shortage.ran_out(error):
+                    raise
+            self._optimizer.zero_grad(set_to_none=True)
+            shortage.release()
+            self._halve(rows, progress)
+
+    def _halve(self, rows: list[EncodedRow], progress: Progress) -> None:
+        tried = min(progress.micro_batch, len(rows))
+        if tried == 1:
+            raise TrainError(
+                f"Memory ran out at step {progress.step} with micro_batch=1, on rows of up to "
+                f"{max(len(row.ids) for row in rows)} tokens: close other programs, lower train.max_tokens or "
+                "train.rank, raise train.first_layer, or name a smaller base"
+            )
+        progress.micro_batch, progress.halvings = tried // 2, progress.halvings + 1
+        logger.warning(
+            "memory ran out at step %d with micro_batch %d: going on with %d, and as many rows a step as before",
+            progress.step, tried, progress.micro_batch,
+        )  # fmt: skip
 
     def _fill_lower(self, batches: list[list[int]]) -> None:
         """Put the rows of an epoch that are new through the frozen layers, in large batches.
@@ -157,7 +218,7 @@ class Loop:
         order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number].ids))
         for part in micro_batches(order, LOWER_BATCH):
             if not missing.isdisjoint(part):
-                self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
+                self._lower.update(zip(part, self.engine.lower([self.rows[n] for n in part]), strict=True))
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:
@@ -165,6 +226,7 @@ class Loop:
             recall = self._measure_recall()
             self.model.train()
             progress.recall.append({"step": progress.step, "epoch": progress.epoch, "recall": recall})
+            self._report(progress.recall[-1])
             logger.info("epoch %d: recall %.1f %% on held-out phrasings", progress.epoch, 100 * recall)
             if recall >= progress.best_recall:
                 progress.best_recall, progress.best_step = recall, progress.step
@@ -172,7 +234,7 @@ class Loop:
                 temporary = self.checkpoints / ".best.tmp"
                 torch.save(checkpoint.trained_state(self.model), temporary)
                 temporary.replace(self.checkpoints / "best.pt")
-        checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+        self._save(progress)
 
     def _restore_best(self, progress: Progress) -> None:
         if progress.best_step != progress.step:

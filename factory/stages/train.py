@@ -5,11 +5,13 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory import hardware, store
+from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError
 from factory.progress import Progress
 from factory.rows import Example, Question, read_rows
@@ -65,14 +67,16 @@ class TrainConfig(BaseModel):
 def train(
     config: TrainConfig, *, dataset: Path, base: Path, base_name: str, seed: int, system: str, work: Path
 ) -> dict[str, Any]:
-    """Write a PEFT adapter folder with its loss and recall curves; return counts.
+    """Write a PEFT adapter folder with its loss and recall curves and the loss by document; return counts.
 
-    A killed run goes on at the exact step from the checkpoints in `work`.
+    A killed run goes on at the exact step from the checkpoints in `work`. A new one is tried out first, in seconds.
 
     Raises:
-        TrainError: there is nothing to train on, the disk is too small, or the loss is not finite.
+        TrainError: there is nothing to train on, the disk is too small, a check before the first step failed, the
+            loss is not finite, or not even one row fits into memory.
     """
-    from factory.lora import attach, batches, fit, recall
+    from factory.lora import attach, batches, documents, fit, preflight, recall
+    from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
@@ -113,12 +117,23 @@ def train(
         device=device,
         dtype=dtype,
     )
-    with Progress("train") as bar:
-        loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, bar.training_step)
-        progress = loop.run()
+    with Progress("train") as bar, Curves(work) as curves:
+
+        def report(row: dict[str, float]) -> None:
+            curves.add(row)
+            if "loss" in row:
+                bar.training_step(row)
+
+        loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, report)
+        end_id = end_of_turn_id(tokenizer)
+        progress = loop.run(
+            lambda: preflight.run(model, loop.engine, encoded, settings, end_id, work / CHECKPOINTS)
+        )
+        curves.finish(progress.history, progress.recall)
+    last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+    losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
+    _write_lines(work / "document_loss.jsonl", losses)
     attach.save_adapter(model, work, base_name)
-    _write_curve(work / "loss.jsonl", progress.history)
-    _write_curve(work / "recall.jsonl", progress.recall)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     return {
         "rows": len(encoded),
@@ -133,7 +148,11 @@ def train(
         "best_recall": progress.best_recall,
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
-        "micro_batch": choice.micro_batch,
+        "tokens_per_second": round(fmean(row["tokens_per_second"] for row in progress.history), 1),
+        "mfu": round(fmean(row["mfu"] for row in progress.history), 4),
+        "micro_batch": progress.micro_batch,
+        "micro_batch_halved": progress.halvings,
+        "preflight": progress.preflight,
         "predicted_memory_bytes": round(choice.parts.total),
         **fit.device_peak(device),
     }
@@ -190,5 +209,5 @@ def first_adapted_layer(config: TrainConfig, num_layers: int) -> int:
     return layer
 
 
-def _write_curve(path: Path, rows: list[dict[str, float]]) -> None:
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     store.write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

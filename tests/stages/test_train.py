@@ -13,11 +13,13 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from factory import hardware
+from factory import hardware, store
+from factory.artifacts import UNHASHED
 from factory.errors import BaseModelError, TrainError
-from factory.lora import attach, fit
-from factory.rows import Example, Question, write_rows
+from factory.lora import attach, batches, fit
+from factory.rows import Evidence, Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
+from tests.same import read_curve
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_base, make_tiny_dataset
 
 SYSTEM = ""
@@ -92,8 +94,10 @@ def test_the_adapter_folder_is_plain_peft_and_names_no_path(run, base) -> None:
     assert {path.name for path in work.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "document_loss.jsonl",
         "loss.jsonl",
         "recall.jsonl",
+        "tensorboard",
     }
     text = (work / "adapter_config.json").read_text(encoding="utf-8")
     assert json.loads(text)["base_model_name_or_path"] == TINY_NAME
@@ -245,6 +249,116 @@ def test_sigkill_in_the_middle_changes_no_bit_of_the_adapter(run, base, dataset,
     assert counts["steps"] == expected["steps"] == 12
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (work / name).read_bytes() == (straight / name).read_bytes(), name
+
+
+INTERRUPTED = """
+import sys, time, warnings
+warnings.filterwarnings("ignore")
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from factory import cli, pipeline, progress
+from factory.stages.train import TrainConfig, train
+show = progress.Progress.training_step
+def slow(self, row):
+    show(self, row)
+    if row["step"] >= 5:
+        sys.stderr.write(f"step {row['step']}\\n")
+        sys.stderr.flush()
+        time.sleep(0.1)
+progress.Progress.training_step = slow
+base, dataset, work = map(Path, sys.argv[1:4])
+config = TrainConfig.model_validate_json(sys.argv[4])
+def run(settings, **given):
+    return train(config, dataset=dataset, base=base, base_name="tiny-instruct", seed=5, system="", work=work)
+pipeline.STEPS = (replace(pipeline.STEPS[0], run=run), *pipeline.STEPS[1:])
+sys.argv = ["factory", "ingest", "tiny.yaml", "--out", "out"]
+cli.main()
+"""
+
+
+def test_sigterm_writes_a_checkpoint_exits_with_130_and_costs_no_step(
+    run, base, dataset, tmp_path: Path
+) -> None:
+    config = {"epochs": 60, "dropout": 0.1, "batch_size": 2, "checkpoint_seconds": 1e9, "recall_every": 1000}
+    straight, _ = run("straight", **config)
+    work = tmp_path / "stopped"
+    work.mkdir()
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "a.txt").write_text("alpha")
+    (tmp_path / "tiny.yaml").write_text("name: tiny\ningest: {source: documents}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(base), str(dataset), str(work), json.dumps(FAST | config)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        said = next((line for line in process.stderr if line.startswith("step 5")), "")
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert said, rest
+    assert process.returncode == 130, rest
+    assert "interrupted: what is done is kept" in rest
+    (checkpoint,) = (work / CHECKPOINTS).glob("step-*")
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert 5 <= step < 120
+    assert len((work / "loss.jsonl").read_text().splitlines()) == step, "each step is written as it comes"
+    _, counts = run("stopped", **config)
+    assert counts["steps"] == 120
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (work / name).read_bytes() == (straight / name).read_bytes(), name
+    assert read_curve(work / "loss.jsonl") == read_curve(straight / "loss.jsonl")
+
+
+def test_how_training_went_is_recorded_and_is_no_part_of_the_adapters_identity(run) -> None:
+    folders = [run(name) for name in ("one", "two")]
+    counts = folders[0][1]
+    assert counts["preflight"]["overfit"]["lowest_loss"] < counts["preflight"]["overfit"]["first_loss"]
+    assert (counts["micro_batch"], counts["micro_batch_halved"]) == (4, 0)
+    assert counts["tokens_per_second"] > 0
+    assert 0 < counts["mfu"] < 2
+    (events,) = (folders[0][0] / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+    assert len({store.hash_folder(folder, ignore=UNHASHED) for folder, _ in folders}) == 1
+    for name in (events.relative_to(folders[0][0]), "document_loss.jsonl"):
+        (folders[0][0] / name).write_text("other")
+    assert len({store.hash_folder(folder, ignore=UNHASHED) for folder, _ in folders}) == 1
+
+
+def test_the_loss_of_each_document_is_written_worst_first(run, dataset, tmp_path: Path) -> None:
+    rows = [
+        Example.model_validate_json(line).model_copy(
+            update={"evidence": Evidence(document=f"{number % 2}.md", start=0, end=1, text="x")}
+        )
+        for number, line in enumerate((dataset / "train.jsonl").read_text().splitlines())
+    ]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_rows(folder / "train.jsonl", rows)
+    write_rows(folder / "valid.jsonl", [])
+    work, _ = run(dataset=folder, epochs=10)
+    found = [json.loads(line) for line in (work / "document_loss.jsonl").read_text().splitlines()]
+    assert {(row["document"], row["rows"]) for row in found} == {("0.md", 2), ("1.md", 2)}
+    assert found[0]["loss"] >= found[1]["loss"] > 0
+
+
+def test_a_base_that_cannot_stop_is_refused_before_the_first_step(run, monkeypatch, tmp_path) -> None:
+    real = batches.encode_example
+
+    def endless(tokenizer, messages):
+        ids, labels = real(tokenizer, messages)
+        return ids, [*labels[:-1], batches.IGNORED]
+
+    monkeypatch.setattr(batches, "encode_example", endless)
+    with pytest.raises(TrainError, match="4 of 4 training rows do not train the end of turn"):
+        run("endless")
+    assert not list((tmp_path / "endless").rglob("step-*"))
 
 
 def test_a_base_of_another_family_trains_too(tmp_path: Path, dataset) -> None:
