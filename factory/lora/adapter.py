@@ -21,12 +21,13 @@ from peft.utils.other import get_pattern_key
 from factory import store
 from factory.errors import BaseModelError, TrainError
 from factory.lora import initial
-from factory.lora.attach import load_adapter, old_names
+from factory.lora.attach import load_adapter, quiet_peft
 from factory.lora.batches import EncodedRow
 from factory.lora.checkpoint import trained_state
 from factory.lora.initial import ADAPTER, PISSA
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
+CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # peft does so again whenever it loads one
 Variant = Literal["lora", "rslora", "dora"]
 Init = Literal["default", "pissa", "loftq", "eva"]
 BASE_INITS: dict[Init, bool | str] = {
@@ -74,12 +75,12 @@ def new_adapter(
     config = _config(settings)
     exact = initial.in_float32(model) if settings.init == "pissa" else nullcontext()
     try:
-        with old_names(), exact:
+        with quiet_peft(), exact:
             model = get_peft_model(model, config, low_cpu_mem_usage=settings.init == "eva")
     except ValueError as error:
         names = [*settings.targets, *settings.parameters]
         raise BaseModelError(f"train.target_modules {names} does not fit the base: {error}") from error
-    _refuse_idle_patterns(model, settings)
+    _refuse_idle(model, settings)
     if settings.init == "loftq":
         assert base is not None, "loftq needs the base's folder"
         initial.begin_with_quantization_error(model, adapted_layers(model), base)
@@ -92,7 +93,7 @@ def continue_adapter(model: Any, folder: Path, base_name: str) -> Any:
     """Return the model in training mode with a saved adapter, whose shape stays what it is.
 
     Raises:
-        TrainError: it was trained on another base, or is no LoRA adapter.
+        TrainError: it was trained on another base, is no LoRA adapter, or one for weights that it changes first.
         BaseModelError: it does not fit the model.
     """
     config = store.read_json(folder / "adapter_config.json")
@@ -104,6 +105,12 @@ def continue_adapter(model: Any, folder: Path, base_name: str) -> Any:
         raise TrainError(
             f"train.continue_from {folder.name!r} was trained on {config.get('base_model_name_or_path')!r}, not "
             f"{base_name!r}: set `base` in the recipe, or name another adapter"
+        )
+    begun = config.get("init_lora_weights")
+    if str(begun).lower().startswith(CHANGE_BASE):
+        raise TrainError(
+            f"train.continue_from {folder.name!r} is for a base changed by its init {begun!r}: save it with peft's "
+            "path_initial_model_for_weight_conversion, or name another adapter"
         )
     return load_adapter(model, folder, trainable=True).train()
 
@@ -200,8 +207,13 @@ def _config(settings: AdapterSettings) -> LoraConfig:
         )
 
 
-def _refuse_idle_patterns(model: Any, settings: AdapterSettings) -> None:
+def _refuse_idle(model: Any, settings: AdapterSettings) -> None:
     names = [name for name, _ in adapted_layers(model)]
+    for parameter in settings.parameters:
+        if not any(f".{name}".endswith(f".{parameter}") for name in names):
+            raise BaseModelError(
+                f"train.target_parameters {parameter!r} is no weight of the base: leave it out"
+            )
     for key, patterns in (("rank", settings.rank_pattern), ("alpha", settings.alpha_pattern)):
         for pattern in patterns:
             if all(get_pattern_key([pattern], name) != pattern for name in names):

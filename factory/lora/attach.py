@@ -103,10 +103,11 @@ def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
 
 
 @contextmanager
-def old_names() -> Iterator[None]:
-    """Hide that peft 0.21 asks transformers 5 for an attribute by its older name."""
+def quiet_peft() -> Iterator[None]:
+    """Hide that peft 0.21 asks transformers 5 for an attribute by its older name, and overlooks experts' patterns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
         yield
 
 
@@ -117,7 +118,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         BaseModelError: the adapter does not fit the model.
     """
     try:
-        with old_names():
+        with quiet_peft():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().split("\n")[0]

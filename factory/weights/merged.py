@@ -147,6 +147,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
             yield
     finally:
         if shown:

@@ -97,7 +97,7 @@ def test_what_is_saved_means_on_the_plain_base_what_was_trained(
     trained, before = _logits(model), _logits(plain())
     assert isinstance(engine, PlainEngine if "dora" in method else FusedEngine)
     assert (trained - before).abs().max() > 0.05, "training changed something"
-    with attach.old_names():
+    with attach.quiet_peft():
         loaded = peft.PeftModel.from_pretrained(plain(), tmp_path / "adapter")
     assert (_logits(loaded) - trained).abs().max() < 1e-4
     whole = merged.merge_in_memory(read_adapter(tmp_path / "adapter"), base)
@@ -129,7 +129,7 @@ def test_training_goes_on_from_a_saved_adapter(train, plain, base, tmp_path: Pat
     assert (_logits(model) - _logits(first)).abs().max() < 1e-4, "it begins where the other ended"
     assert shape(model)["rank"] == (8 if method == "pissa" else 4)
     train(model=model.train(), folder="second")
-    with attach.old_names():
+    with attach.quiet_peft():
         loaded = peft.PeftModel.from_pretrained(plain(), tmp_path / "second")
     assert (_logits(loaded) - _logits(model)).abs().max() < 1e-5
     assert (_logits(model) - _logits(first)).abs().max() > 0.05
@@ -141,7 +141,11 @@ def test_an_adapter_of_another_base_or_method_is_not_gone_on_from(base, new_mode
     with pytest.raises(TrainError, match="was trained on 'other-base', not 'tiny-instruct'"):
         continue_adapter(model, tmp_path, TINY_NAME)
     path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"peft_type": "LOHA"}), encoding="utf-8")
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": TINY_NAME}
+    path.write_text(json.dumps(config | {"init_lora_weights": "pissa"}), encoding="utf-8")
+    with pytest.raises(TrainError, match="for a base changed by its init 'pissa'"):
+        continue_adapter(model, tmp_path, TINY_NAME)
+    path.write_text(json.dumps(config | {"peft_type": "LOHA"}), encoding="utf-8")
     with pytest.raises(TrainError, match="of the method 'LOHA'"):
         continue_adapter(model, tmp_path, TINY_NAME)
 
@@ -281,6 +285,15 @@ def test_experts_are_trained_saved_and_merged(train, expert_base: Path, tmp_path
     )
     assert (_logits(merged.load_model(tmp_path / "merged")) - trained).abs().max() < 1e-4
     assert _names(tmp_path / "merged") == _names(expert_base)
+
+
+def test_a_parameter_that_the_base_lacks_is_named(base) -> None:
+    model = attach.load_model(base, torch.float32, "cpu")
+    with (
+        pytest.warns(RuntimeWarning, match="no parameter was matched"),
+        pytest.raises(BaseModelError, match=r"'mlp\.experts\.down_proj' is no weight of the base"),
+    ):
+        new_adapter(model, replace(PLAIN, parameters=("mlp.experts.down_proj",)))
 
 
 def _names(folder: Path) -> set[str]:

@@ -28,7 +28,7 @@ def deep_model():
             vocab_size=320,
         )
         model = transformers.LlamaForCausalLM(config)
-        model = new_adapter(model, AdapterSettings(rank=4, alpha=8.0, targets=TARGETS, **method))
+        model = new_adapter(model, AdapterSettings(**{"rank": 4, "alpha": 8.0, "targets": TARGETS} | method))
         for name, value in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(value, std=0.05)
@@ -139,10 +139,10 @@ def test_the_model_still_answers_as_before_with_its_weights_shared(new_model, en
         assert (model(input_ids=ids).logits - before).abs().max() < 1e-5
 
 
-def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model):
+def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model, deep_model):
     assert is_supported(new_model())
     assert not is_supported(new_model(variant="dora"))
-    assert not is_supported(new_model(targets=("lm_head",), layers=None))
+    assert not is_supported(deep_model(targets=("q_proj", "lm_head")))
     normed = new_model()
     normed.get_base_model().model.norm.weight.requires_grad_(True)
     assert not is_supported(normed)
