@@ -182,7 +182,6 @@ def save_adapter(
 
 
 def _config(settings: AdapterSettings) -> LoraConfig:
-    eva = {"eva_config": EvaConfig()} if settings.init == "eva" else {}
     parameters = settings.parameters
     if settings.layers is not None:  # which peft asks about modules only
         parameters = tuple(f"layers.{number}.{name}" for number in settings.layers for name in parameters)
@@ -203,7 +202,7 @@ def _config(settings: AdapterSettings) -> LoraConfig:
             use_rslora=settings.variant == "rslora",
             use_dora=settings.variant == "dora",
             init_lora_weights=BASE_INITS[settings.init],  # type: ignore[arg-type]
-            **eva,
+            eva_config=EvaConfig() if settings.init == "eva" else None,
         )
 
 
@@ -230,7 +229,7 @@ def _joined(name: str, value: torch.Tensor, begun: Mapping[str, torch.Tensor]) -
     return torch.cat([value, -begun[name]], dim=1) if "lora_B" in name else value
 
 
-def _scale_plainly(model: Any, config: LoraConfig, times: int) -> None:
+def _scale_plainly(model: Any, config: Any, times: int) -> None:
     """Rewrite a config of `times` as many ranks so that alpha / r, LoRA's own scale, is the trained one."""
     root = math.sqrt(config.r) if config.use_rslora else 1.0
     config.r, config.lora_alpha = config.r * times, config.lora_alpha * root * times

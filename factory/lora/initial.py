@@ -21,7 +21,7 @@ from factory.errors import TrainError
 from factory.lora.batches import EncodedRow, collate
 
 PISSA = "pissa_niter_16"  # peft's randomised SVD, seconds where the whole one takes minutes
-EVA_TOKENS = 512  # in a batch, at least
+EVA_TOKENS = 512  # in a batch, at least, where there are so many
 EVA_BATCHES = 8
 EVA_PASSES = 200  # a few dozen are enough where the rows allow it
 ADAPTER = "default"
@@ -69,7 +69,7 @@ def begin_with_inputs(model: Any, rows: Sequence[EncodedRow]) -> None:
     """
     config = model.peft_config[ADAPTER]
     ranks = max([config.r, *config.rank_pattern.values()])
-    batches = _batches(rows, max(EVA_TOKENS, round(ranks * config.eva_config.rho)))
+    batches = _batches(rows, round(ranks * config.eva_config.rho))
     passes = 0
 
     def forward(model: Any, batch: dict[str, torch.Tensor]) -> None:
@@ -86,19 +86,21 @@ def begin_with_inputs(model: Any, rows: Sequence[EncodedRow]) -> None:
     cast_adapter_dtype(model, ADAPTER)  # layers of another rank are new ones, in the base's type
 
 
-def _batches(rows: Sequence[EncodedRow], num_tokens: int) -> list[dict[str, torch.Tensor]]:
-    """Return batches of rows from all over the data, each of at least so many tokens."""
+def _batches(rows: Sequence[EncodedRow], num_directions: int) -> list[dict[str, torch.Tensor]]:
+    """Return batches of rows from all over the data, each of enough tokens to tell so many directions."""
+    total = sum(len(row.ids) for row in rows)
+    if total < num_directions:
+        raise TrainError(
+            f"train.init eva needs rows of {num_directions} tokens, the dataset has {total}: lower train.rank, or set "
+            "train.init to default"
+        )
+    enough = min(max(EVA_TOKENS, num_directions), total)
     batches: list[dict[str, torch.Tensor]] = []
     waiting: list[EncodedRow] = []
     for row in random.Random(0).sample(rows, len(rows)):
         waiting.append(row)
-        if sum(len(row.ids) for row in waiting) >= num_tokens and len(batches) < EVA_BATCHES:
+        if sum(len(row.ids) for row in waiting) >= enough and len(batches) < EVA_BATCHES:
             batch = collate(waiting, pad_id=0)
             batches.append({"input_ids": batch.ids, "attention_mask": batch.mask})
             waiting = []
-    if not batches:
-        raise TrainError(
-            f"train.init eva needs rows of {num_tokens} tokens, the dataset has "
-            f"{sum(len(row.ids) for row in rows)}: lower train.rank, or set train.init to default"
-        )
     return batches

@@ -109,8 +109,8 @@ def test_eva_points_a_where_the_inputs_vary_and_changes_no_answer(base, begin) -
 
 def test_eva_with_too_few_rows_or_no_settled_directions_says_so(base, encoded, begin, monkeypatch) -> None:
     model = attach.load_model(base, torch.float32, "cpu")
-    with pytest.raises(TrainError, match="needs rows of 512 tokens, the dataset has"):
-        new_adapter(model, replace(SETTINGS, init="eva"), rows=encoded[:2])
+    with pytest.raises(TrainError, match="needs rows of 200 tokens, the dataset has"):
+        new_adapter(model, replace(SETTINGS, init="eva", rank=100), rows=encoded[:2])
     monkeypatch.setattr(initial, "EVA_PASSES", 1)
     with pytest.raises(TrainError, match="no 8 settled directions in 1 passes"):
         begin(init="eva")
