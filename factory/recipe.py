@@ -44,6 +44,7 @@ PATH_KEYS = (
     ("evaluate", "questions"),
     ("synthesize", "teacher", "gguf"),
     ("synthesize", "feedback"),
+    ("train", "continue_from"),
 )
 
 
@@ -225,6 +226,8 @@ def _explain(fault: Any) -> str:
     where = ".".join(_readable(part) for part in fault["loc"]) or "recipe"
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key{_suggest(fault['loc'])}"
+    if fault["type"] == "value_error":  # a sentence of our own, which names what is wrong
+        return f"{where}: {fault['ctx']['error']}"
     given = "" if fault["type"] == "missing" else f", not {_shorten(fault['input'])}"
     return f"{where}: {fault['msg']}{given}"
 

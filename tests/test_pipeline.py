@@ -185,6 +185,28 @@ def test_a_teachers_file_counts_by_its_bytes_not_its_path(factory):
     assert factory.ran == ["synthesize"]
 
 
+def test_an_adapter_that_training_goes_on_from_counts_by_its_bytes_wherever_it_lies(factory):
+    def make(place, weights):
+        folder = factory.folder / place
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(weights)
+
+    make("plain", "one")
+    make("bundle/adapter", "one")
+    make("other", "two")
+    factory.run()
+    assert factory.ran
+    factory.run(f"train.continue_from={factory.folder / 'plain'}")
+    assert factory.ran == ["train"]
+    factory.run(f"train.continue_from={factory.folder / 'bundle'}")
+    assert factory.ran == []
+    factory.run(f"train.continue_from={factory.folder / 'other'}")
+    assert factory.ran == ["train"]
+    error = str(factory.run(f"train.continue_from={factory.folder / 'gone'}").error)
+    assert "holds no adapter: check train.continue_from in the recipe" in error
+
+
 def test_feedback_counts_by_its_bytes_and_only_when_it_is_named(factory):
     factory.run()
     (factory.folder / "one.jsonl").write_text("rows")

@@ -7,6 +7,7 @@ never cast again; the residual stream is float32. Knows layers; not rows, losses
 Shapes: N tokens of all rows, D width, H heads, G key-value heads, d head size, F inner width, R ranks of a group.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from factory.lora.attention import SHORT, Places, attend, find_places
 from factory.lora.layout import Layout
 
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
+TRAINED = re.compile(
+    r".*\blayers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.lora_[AB]\.default\.weight"
+)
 
 
 def is_llama_shaped(config: Any) -> bool:
@@ -28,17 +32,23 @@ def is_llama_shaped(config: Any) -> bool:
 
 
 def is_supported(model: Any) -> bool:
-    """Tell whether a model is of the shape that this module computes, with bare LoRA and no dropout."""
+    """Tell whether a model is of the shape that this module computes.
+
+    That is plain Llama or Qwen2 layers, of which A and B of linear layers are trained, whatever their ranks, scales
+    and layers, without dropout.
+    """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapters = [module for module in model.modules() if hasattr(module, "lora_A")]
     bare = all(
         set(module.lora_A) == {"default"}
         and not any(module.use_dora.values())
+        and not module.lora_variant
         and isinstance(module.lora_dropout["default"], torch.nn.Identity)
         for module in adapters
     )
     linear = all(type(module.base_layer) is torch.nn.Linear for module in adapters)
-    return is_llama_shaped(causal.config) and bare and linear
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    return is_llama_shaped(causal.config) and bare and linear and all(map(TRAINED.fullmatch, trained))
 
 
 class Group:

@@ -2,25 +2,33 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from factory import hardware, store
 from factory.chat.template import end_of_turn_id
-from factory.errors import TrainError
+from factory.errors import TrainError, UsageError
 from factory.progress import Progress
 from factory.rows import Example, Question, read_rows
+
+if TYPE_CHECKING:
+    from factory.lora.adapter import AdapterSettings
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 3
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+RSLORA_ALPHA = (
+    16.0  # as in its paper, arXiv 2312.03732: at a scale of alpha / √rank, twice the rank is too much
+)
 
 
 class TrainConfig(BaseModel):
@@ -37,6 +45,17 @@ class TrainConfig(BaseModel):
     lies below is computed once a row. `batch_size` is rows per optimizer step, `micro_batch` rows in memory
     at once (`auto`: as many as fit). `precision` is the dtype of the frozen weights (`auto`: bf16 where the
     device is fast at it, else fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
+
+    `variant` is `lora`, `rslora` (scaled by alpha / √rank, with an alpha of 16 if not given; saved as plain LoRA) or
+    `dora` (magnitudes trained, too; its bundle has merged files, but no adapter as GGUF). `init` is how A and B
+    begin: `pissa` with the weights' principal part, `loftq` with what `nf4` lost of them, `eva` with the inputs'
+    main directions on training rows. `lora_plus` is how many times as fast B learns as A (16 is usual).
+    `layers` lists the layers with an adapter, instead of `first_layer`. `rank_pattern` and `alpha_pattern` give
+    other numbers to modules whose name's end matches: `{q_proj: 64, "layers.[0-3].mlp.*": 8}`.
+    `target_parameters` are weights without a module of their own, such as `mlp.experts.down_proj`; GGUF files
+    of such bases are not made.
+    `continue_from` is an adapter folder or bundle of the same base whose adapter is trained on, as it is shaped: the
+    keys of shape and variant do not count then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,9 +78,81 @@ class TrainConfig(BaseModel):
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4"] = "none"
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+    init: Literal["default", "pissa", "loftq", "eva"] = "default"
+    lora_plus: float | None = Field(default=None, gt=0)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
+    target_parameters: tuple[str, ...] = ()
+    continue_from: Path | None = Field(default=None, exclude=True)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        init, dora, experts = self.init, self.variant == "dora", bool(self.target_parameters)
+        conflicts = [
+            (
+                init == "loftq" and self.quantization != "nf4",
+                "init loftq makes up for what 4 bits lose: set quantization to nf4",
+            ),
+            (
+                init == "pissa" and self.quantization == "nf4",
+                "init pissa takes whole weights apart: set quantization to none, or init to loftq",
+            ),
+            (init == "loftq" and dora, "init loftq and variant dora exclude each other: leave one out"),
+            (self.layers and self.first_layer, "layers and first_layer both choose layers: leave one out"),
+            (self.layers == (), "layers is empty: name a layer, or leave it out"),
+            (experts and dora, "target_parameters have no variant dora: set it to lora or rslora"),
+            (experts and init != "default", "target_parameters begin as by default: leave init out"),
+            (experts and self.dropout, "target_parameters have no dropout: set it to 0"),
+            (
+                self.continue_from and init != "default",
+                "continue_from brings its own A and B: leave init out",
+            ),
+        ]
+        conflicts += [
+            (not _is_regex(pattern), f"pattern {pattern!r} is no regular expression: correct it")
+            for pattern in (*self.rank_pattern, *self.alpha_pattern)
+        ]
+        if faults := [sentence for is_so, sentence in conflicts if is_so]:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def _is_regex(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def adapter_folder(path: Path) -> Path:
+    """Return where the adapter of `train.continue_from` lies: the folder itself, or a bundle's part.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for folder in (path, path / "adapter"):
+        if all((folder / name).is_file() for name in ADAPTER_FILES):
+            return folder
+    raise UsageError(
+        f"{str(path)!r} holds no adapter: check train.continue_from in the recipe, which names an adapter folder or "
+        "a bundle"
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """Return a hash of the adapter that training goes on from.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = adapter_folder(path)
+    return store.hash_json({name: store.hash_file(folder / name) for name in ADAPTER_FILES})
 
 
 def train(
@@ -75,7 +166,7 @@ def train(
         TrainError: there is nothing to train on, the disk is too small, a check before the first step failed, the
             loss is not finite, or not even one row fits into memory.
     """
-    from factory.lora import attach, batches, documents, fit, preflight, recall
+    from factory.lora import adapter, attach, batches, documents, fit, preflight, recall
     from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
 
@@ -91,18 +182,17 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
-    choice, first_layer = _plan(config, base, encoded, device, dtype)
+    choice = _plan(config, base, encoded, device, dtype)
     model = attach.load_model(base, dtype, device, config.quantization)
-    model = attach.new_adapter(
-        model,
-        rank=config.rank,
-        alpha=config.alpha or 2.0 * config.rank,
-        dropout=config.dropout,
-        targets=config.target_modules,
-        first_layer=first_layer,
-    )
+    settings = _adapter_settings(config, model.config.get_text_config().num_hidden_layers)
+    if config.continue_from:
+        model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
+    else:
+        model = adapter.new_adapter(model, settings, base=base, rows=encoded)
+    begun = adapter.beginning(model, settings)
+    first_layer = adapter.first_trained_layer(model)
     measure = recall.Recall(model, tokenizer, questions, system, device)
-    settings = LoopSettings(
+    loop_settings = LoopSettings(
         epochs=config.epochs,
         batch_size=config.batch_size,
         micro_batch=choice.micro_batch,
@@ -116,6 +206,7 @@ def train(
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         device=device,
         dtype=dtype,
+        lora_plus=config.lora_plus,
     )
     with Progress("train") as bar, Curves(work) as curves:
 
@@ -124,16 +215,16 @@ def train(
             if "loss" in row:
                 bar.training_step(row)
 
-        loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, report)
+        loop = Loop(model, first_layer, encoded, loop_settings, work / CHECKPOINTS, measure, report)
         end_id = end_of_turn_id(tokenizer)
         progress = loop.run(
-            lambda: preflight.run(model, loop.engine, encoded, settings, end_id, work / CHECKPOINTS)
+            lambda: preflight.run(model, loop.engine, encoded, loop_settings, end_id, work / CHECKPOINTS)
         )
         curves.finish(progress.history, progress.recall)
     last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
     losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
     _write_lines(work / "document_loss.jsonl", losses)
-    attach.save_adapter(model, work, base_name)
+    adapter.save_adapter(model, work, base_name, begun)
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     return {
         "rows": len(encoded),
@@ -155,6 +246,7 @@ def train(
         "preflight": progress.preflight,
         "predicted_memory_bytes": round(choice.parts.total),
         **fit.device_peak(device),
+        **(adapter.shape(model) if config.continue_from else {}),
     }
 
 
@@ -170,8 +262,8 @@ def _refuse_hopeless(rows: list[Example], work: Path) -> None:
         )
 
 
-def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> tuple[Any, int]:
-    """Return how many rows to compute at once with what that needs, and the first layer with an adapter."""
+def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> Any:
+    """Return how many rows to compute at once, and what that needs."""
     from factory.lora import batches, fit, memory
     from factory.lora.shape import read_shape
 
@@ -191,22 +283,52 @@ def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dty
             choice.parts.total / GIB,
             available / GIB,
         )
-    return choice, first_layer
+    return choice
+
+
+def _adapter_settings(config: TrainConfig, num_layers: int) -> "AdapterSettings":
+    from factory.lora.adapter import AdapterSettings
+
+    alpha = config.alpha or (RSLORA_ALPHA if config.variant == "rslora" else 2.0 * config.rank)
+    return AdapterSettings(
+        rank=config.rank,
+        alpha=alpha,
+        targets=config.target_modules,
+        dropout=config.dropout,
+        layers=_layers(config, num_layers),
+        rank_pattern=config.rank_pattern,
+        alpha_pattern=config.alpha_pattern,
+        parameters=config.target_parameters,
+        variant=config.variant,
+        init=config.init,
+    )
 
 
 def first_adapted_layer(config: TrainConfig, num_layers: int) -> int:
-    """Return the number of the first layer with an adapter.
+    """Return the number of the first layer with a new adapter.
 
     Raises:
         TrainError: there is no such layer.
     """
+    layers = _layers(config, num_layers)
+    return layers[0] if layers else 0
+
+
+def _layers(config: TrainConfig, num_layers: int) -> tuple[int, ...] | None:
+    """Return the layers with an adapter, or None for all of them."""
+    if config.layers is not None:
+        if max(config.layers) >= num_layers:
+            raise TrainError(
+                f"train.layers names layer {max(config.layers)}, the base has 0 to {num_layers - 1}: leave it out"
+            )
+        return tuple(sorted(set(config.layers)))
     chosen = config.first_layer
-    layer = round(chosen * num_layers) if 0 < chosen < 1 else int(chosen)
-    if layer >= num_layers:
+    first = round(chosen * num_layers) if 0 < chosen < 1 else int(chosen)
+    if first >= num_layers:
         raise TrainError(
             f"train.first_layer={chosen} leaves none of the base's {num_layers} layers: lower it"
         )
-    return layer
+    return tuple(range(first, num_layers)) if first else None
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

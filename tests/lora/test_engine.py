@@ -2,12 +2,39 @@
 
 import pytest
 import torch
+import transformers
 
+from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.lora.batches import IGNORED, EncodedRow
 from factory.lora.engine import FusedEngine, PlainEngine, open_engine
 from factory.lora.fused import is_supported
+from tests.lora.conftest import TARGETS
 
 PAD = 2
+
+
+@pytest.fixture
+def deep_model():
+    """Return a function that makes a random model of four layers with an adapter whose B is not zero."""
+
+    def make(**method):
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=320,
+        )
+        model = transformers.LlamaForCausalLM(config)
+        model = new_adapter(model, AdapterSettings(**{"rank": 4, "alpha": 8.0, "targets": TARGETS} | method))
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.05)
+        return model
+
+    return make
 
 
 def _gradients(model) -> dict[str, torch.Tensor]:
@@ -53,6 +80,29 @@ def test_loss_and_gradients_are_the_models_own(new_model, encoded, kind, first_l
     assert _error(_gradients(model), expected) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"variant": "rslora"},
+        {"rank_pattern": {"k_proj": 8, "up_proj": 1}, "alpha_pattern": {"v_proj": 2.0}},
+        {"init": "pissa"},
+        {"layers": (0, 2)},
+    ],
+    ids=["rslora", "patterns", "pissa", "layers"],
+)
+def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded, method):
+    rows = encoded[:7]
+    value, expected = _expected(deep_model(**method), rows)
+    model = deep_model(**method)
+    engine = open_engine(model, 0, torch.float32, "cpu", PAD)
+    assert isinstance(engine, FusedEngine)
+    engine.refresh()
+    loss = engine.loss(rows, None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
 def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, encoded):
     rows = encoded[:12]
     _, expected = _expected(new_model(trained=True), rows)
@@ -89,8 +139,13 @@ def test_the_model_still_answers_as_before_with_its_weights_shared(new_model, en
         assert (model(input_ids=ids).logits - before).abs().max() < 1e-5
 
 
-def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model):
+def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model, deep_model):
     assert is_supported(new_model())
+    assert not is_supported(new_model(variant="dora"))
+    assert not is_supported(deep_model(targets=("q_proj", "lm_head")))
+    normed = new_model()
+    normed.get_base_model().model.norm.weight.requires_grad_(True)
+    assert not is_supported(normed)
     assert not is_supported(new_model(dropout=0.1))
     assert isinstance(open_engine(new_model(), 0, torch.float32, "cpu", PAD), FusedEngine)
     assert isinstance(open_engine(new_model(dropout=0.1), 0, torch.float32, "cpu", PAD), PlainEngine)

@@ -345,3 +345,15 @@ def test_gradients_are_clipped(make_loop) -> None:
         for loop in (free, tight)
     ]
     assert moved[1] < 0.2 * moved[0]
+
+
+def test_every_groups_rate_follows_the_schedule(make_loop) -> None:
+    seen: list[list[float]] = []
+    loop = make_loop(
+        report=lambda row: seen.append(
+            [group["lr"] / row["learning_rate"] for group in loop._optimizer.param_groups]
+        ),
+        lora_plus=16.0,
+    )
+    loop.run()
+    assert seen == [[1.0, 16.0]] * loop.num_steps

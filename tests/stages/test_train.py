@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from factory import hardware, store
 from factory.artifacts import UNHASHED
-from factory.errors import BaseModelError, TrainError
-from factory.lora import attach, batches, fit
+from factory.errors import BaseModelError, TrainError, UsageError
+from factory.lora import adapter, attach, batches, fit
 from factory.rows import Evidence, Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
 from tests.same import read_curve
@@ -63,7 +63,7 @@ def run(base, dataset, tmp_path):
 
     def go(name: str = "adapter", dataset: Path = dataset, seed: int = 5, **config) -> tuple[Path, dict]:
         work = tmp_path / name
-        work.mkdir(exist_ok=True)
+        work.mkdir(exist_ok=True, parents=True)
         settings = TrainConfig(**(FAST | {"epochs": 3} | config))
         counts = train(
             settings, dataset=dataset, base=base, base_name=TINY_NAME, seed=seed, system=SYSTEM, work=work
@@ -111,13 +111,13 @@ def test_the_adapter_folder_is_plain_peft_and_names_no_path(run, base) -> None:
 
 def test_the_saved_adapter_is_the_trained_one_to_the_last_bit(run, base, monkeypatch) -> None:
     kept = {}
-    save = attach.save_adapter
+    save = adapter.save_adapter
 
-    def spy(model, folder, name):
+    def spy(model, folder, name, begun):
         kept["logits"] = model.eval()(input_ids=torch.tensor([[1, 40, 50]])).logits
-        save(model, folder, name)
+        save(model, folder, name, begun)
 
-    monkeypatch.setattr(attach, "save_adapter", spy)
+    monkeypatch.setattr(adapter, "save_adapter", spy)
     work, _ = run(epochs=5)
     again = attach.load_adapter(attach.load_model(base, torch.float32, "cpu"), work)
     assert torch.equal(again(input_ids=torch.tensor([[1, 40, 50]])).logits, kept["logits"])
@@ -140,6 +140,33 @@ def test_a_first_layer_may_be_a_share_of_the_layers(run) -> None:
 def test_a_first_layer_that_leaves_none_is_refused(run, first_layer: float) -> None:
     with pytest.raises(TrainError, match="none of the base's 2 layers"):
         run(first_layer=first_layer)
+
+
+def test_layers_are_named_and_one_that_the_base_lacks_is_refused(run) -> None:
+    work, counts = run(layers=(1,))
+    assert counts["first_layer"] == 1
+    assert json.loads((work / "adapter_config.json").read_text())["layers_to_transform"] == [1]
+    with pytest.raises(TrainError, match=r"train\.layers names layer 2, the base has 0 to 1"):
+        run("refused", layers=(0, 2))
+
+
+def test_rslora_has_an_alpha_of_its_own(run) -> None:
+    config = json.loads((run(variant="rslora")[0] / "adapter_config.json").read_text())
+    assert (config["lora_alpha"], config["use_rslora"]) == (16 * 8**0.5, False)
+
+
+def test_training_goes_on_from_an_adapter_in_its_own_shape(run, tmp_path: Path) -> None:
+    first, _ = run("bundle/adapter", rank=4, alpha=6, first_layer=1, epochs=30)
+    work, counts = run("more", continue_from=tmp_path / "bundle", epochs=2, learning_rate=1e-6)
+    assert (counts["rank"], counts["alpha"], counts["first_layer"]) == (4, 6.0, 1)
+    assert counts["target_modules"] == "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "loss.jsonl").read_text().splitlines()]
+        for folder in (first, work)
+    ]
+    assert losses[1][0] < 1.1 * losses[0][-1] < 0.5 * losses[0][0]
+    with pytest.raises(UsageError, match=r"holds no adapter: check train\.continue_from"):
+        run("none", continue_from=tmp_path / "nothing")
 
 
 def test_a_dataset_without_rows_is_refused(run, tmp_path: Path) -> None:
@@ -180,7 +207,7 @@ def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> No
 
 
 def test_how_fast_and_where_is_not_what_is_trained() -> None:
-    left_out = {"micro_batch", "checkpoint_seconds", "device"}
+    left_out = {"micro_batch", "checkpoint_seconds", "device", "continue_from"}  # what it holds is an input
     assert set(TrainConfig.model_fields) - set(TrainConfig().model_dump()) == left_out
 
 
