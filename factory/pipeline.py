@@ -237,6 +237,8 @@ class Run:
             found["teacher"] = _hash_input(teacher.gguf, "synthesize.teacher.gguf")
         if step.stage == "synthesize" and self.recipe.synthesize.feedback:
             found["feedback"] = _hash_input(self.recipe.synthesize.feedback, "synthesize.feedback")
+        if step.stage == "train" and self.recipe.train.preferences:
+            found["preferences"] = _hash_input(self.recipe.train.preferences, "train.preferences")
         if step.stage == "evaluate" and self.recipe.evaluate.questions:
             found["questions"] = _hash_input(self.recipe.evaluate.questions, "evaluate.questions")
         return found

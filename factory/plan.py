@@ -213,7 +213,7 @@ def take_largest_step(recipe: Recipe, out: Path) -> int:
     """
     train = recipe.train
     num_rows = min(train.batch_size, train.micro_batch)
-    changes = {"epochs": 1, "recall_every": 1, "batch_size": num_rows}
+    changes = {"epochs": 1, "recall_every": 1, "batch_size": num_rows, "distill": 0.0, "preferences": None}
     run = Run(recipe.model_copy(update={"train": train.model_copy(update=changes)}), out, lambda line: None)
 
     def write_dataset(work: Path) -> dict[str, Any]:

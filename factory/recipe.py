@@ -44,6 +44,7 @@ PATH_KEYS = (
     ("evaluate", "questions"),
     ("synthesize", "teacher", "gguf"),
     ("synthesize", "feedback"),
+    ("train", "preferences"),
 )
 
 

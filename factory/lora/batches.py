@@ -16,11 +16,15 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A conversation as ids and labels, both of shape (length,); `group` names what it teaches."""
+    """A conversation as ids and labels, both of shape (length,); `group` names what it teaches.
+
+    `example` is the id of the row that it was made from.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     group: str
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
     for row in rows:
         ids, labels = encode_example(tokenizer, row.messages)
         if len(ids) <= max_tokens:
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id))
+            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id, row.id))
     return encoded
 
 
@@ -93,6 +97,11 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
 def num_labels(row: EncodedRow) -> int:
     """Return how many tokens of a row carry loss."""
     return sum(label != IGNORED for label in row.labels[1:])
+
+
+def answer_ids(row: EncodedRow) -> list[int]:
+    """Return the tokens of a row that carry loss."""
+    return [label for label in row.labels[1:] if label != IGNORED]
 
 
 def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:

@@ -15,9 +15,10 @@ import torch
 
 from factory.errors import TrainError
 from factory.lora import checkpoint
-from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels
+from factory.lora.batches import EncodedRow, epoch_batches, micro_batches
 from factory.lora.checkpoint import Progress
-from factory.lora.engine import open_engine
+from factory.lora.engine import Engine, open_engine
+from factory.lora.objectives import CrossEntropy, Objective
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
@@ -69,10 +70,12 @@ class Loop:
         checkpoints: Path,
         measure_recall: Callable[[], float],
         report: Callable[[dict[str, float]], None],
+        objective: Objective | None = None,
     ) -> None:
-        """Keep what a run needs; nothing is computed yet."""
+        """Keep what a run needs; nothing is computed yet. Without an objective it is the cross-entropy."""
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
+        self._objective = objective or CrossEntropy()
         self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
         self._parameters = [value for value in model.parameters() if value.requires_grad]
@@ -81,12 +84,20 @@ class Loop:
         )
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, with the model as it is now."""
+        self._engine.refresh()
+        return self._engine
+
     def run(self) -> Progress:
         """Train to the end and leave the best state in the model.
 
         Raises:
             TrainError: the loss is not finite.
         """
+        self.model.eval()
+        self._objective.prepare(self._engine)  # before a checkpoint moves the model
         self.model.train()
         progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer) or Progress()
         saved = time.monotonic()
@@ -114,12 +125,12 @@ class Loop:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         rows = [self.rows[number] for number in numbers]
-        labels = sum(num_labels(row) for row in rows)
+        size = self._objective.size(rows)
         total = 0.0
         self._engine.refresh()
         for part in micro_batches(numbers, settings.micro_batch):
             below = None if self._lower is None else [self._lower[number] for number in part]
-            loss = self._engine.loss([self.rows[number] for number in part], below) / labels
+            loss = self._objective.loss(self._engine, part, [self.rows[n] for n in part], below) / size
             loss.backward()
             total += float(loss.detach())
         if not math.isfinite(total):

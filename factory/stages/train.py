@@ -3,20 +3,29 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory import hardware, store
 from factory.errors import TrainError
 from factory.progress import Progress
-from factory.rows import Example, Question, read_rows
+from factory.rows import Example, Fact, Question, read_rows
+
+if TYPE_CHECKING:
+    from factory.lora.batches import EncodedRow
+    from factory.lora.loop import LoopSettings
+    from factory.lora.objectives import Distillation
+    from factory.lora.preferences import Pairs
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 2
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
+DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
 
 class TrainConfig(BaseModel):
@@ -33,6 +42,11 @@ class TrainConfig(BaseModel):
     lies below is computed once a row. `batch_size` is rows per optimizer step, `micro_batch` rows in memory
     at once. `precision` is the dtype of the frozen weights (`auto`: bf16 where the device is fast at it, else
     fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
+
+    `distill` is the share of context distillation in the loss of an answer's token: the divergence from what the
+    untrained base says with the evidence in its prompt, where it says the same. `preferences` is a file of
+    `{"prompt", "chosen", "rejected"}` a line, as `factory learn-from-feedback` writes it, to train on afterwards:
+    `dpo_epochs` of direct preference optimization whose `dpo_beta` holds the adapter near what it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,6 +69,10 @@ class TrainConfig(BaseModel):
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4"] = "none"
+    distill: float = Field(default=0.0, ge=0.0, le=1.0)
+    preferences: Path | None = Field(default=None, exclude=True)  # its content counts
+    dpo_beta: float = Field(default=0.1, gt=0, le=10)
+    dpo_epochs: int = Field(default=1, ge=1, le=100)
     micro_batch: int = Field(default=16, ge=1, exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
@@ -70,11 +88,15 @@ def train(
     Raises:
         TrainError: there is nothing to train on, the disk is too small, or the loss is not finite.
     """
-    from factory.lora import attach, batches, recall
+    from factory.lora import attach, batches, preferences, recall
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
+    preferred = []
+    if config.preferences:
+        tested = read_rows(dataset / "test.jsonl", Question)
+        preferred = preferences.read_preferences(config.preferences, [*questions, *tested])
     _refuse_hopeless(rows, work)
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
@@ -85,6 +107,7 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
+    pairs = preferences.encode_pairs(tokenizer, preferred, system, config.max_tokens) if preferred else None
     model = attach.load_model(base, dtype, device, config.quantization)
     first_layer = _first_layer(config, model.config.get_text_config().num_hidden_layers)
     model = attach.new_adapter(
@@ -111,9 +134,18 @@ def train(
         device=device,
         dtype=dtype,
     )
+    objective = (
+        _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
+    )
+    counts: dict[str, Any] = {}
     with Progress("train") as bar:
-        loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, bar.training_step)
-        progress = loop.run()
+        progress = Loop(
+            model, first_layer, encoded, settings, work / CHECKPOINTS, measure, bar.training_step, objective
+        ).run()
+    if objective:
+        counts["distilled_tokens"] = objective.num_spoken
+    if pairs:
+        counts |= _prefer(config, model, pairs, settings, work, measure)
     attach.save_adapter(model, work, base_name)
     _write_curve(work / "loss.jsonl", progress.history)
     _write_curve(work / "recall.jsonl", progress.recall)
@@ -131,6 +163,62 @@ def train(
         "best_recall": progress.best_recall,
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
+        **counts,
+    }
+
+
+def _distillation(
+    config: TrainConfig,
+    tokenizer: Any,
+    rows: list[Example],
+    encoded: list["EncodedRow"],
+    dataset: Path,
+    seed: int,
+    work: Path,
+) -> "Distillation":
+    """Return the objective that mixes in what the base says with the evidence above the question."""
+    from factory.lora import batches, distill, objectives
+    from factory.tasks.retrieval import PROMPT
+
+    facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
+    used = {number for epoch in range(config.epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
+    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts, PROMPT)
+    asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
+    return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")
+
+
+def _prefer(
+    config: TrainConfig,
+    model: Any,
+    pairs: "Pairs",
+    settings: "LoopSettings",
+    work: Path,
+    measure: Callable[[], float],
+) -> dict[str, Any]:
+    """Train the model on pairs of answers, after its own training, and return counts."""
+    from factory.lora import objectives
+    from factory.lora.loop import Loop
+
+    objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
+    changed = replace(
+        settings,
+        epochs=config.dpo_epochs,
+        learning_rate=DPO_RATE * config.learning_rate,
+        recall_epochs=frozenset(),
+    )
+    folder = work / CHECKPOINTS / "preferences"
+    with Progress("preferences") as bar:
+        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective)
+        progress = loop.run()
+    model.eval()
+    gains = objective.gains(loop.engine)
+    return {
+        "preferences": len(pairs.chosen),
+        "preferences_left_out": pairs.num_left_out,
+        "preferences_learned": sum(gain > 0 for gain in gains),
+        "preferences_gain": round(sum(gains) / len(gains), 4),
+        "preferences_loss": progress.history[-1]["loss"],
+        "preferences_recall": progress.best_recall,
     }
 
 
