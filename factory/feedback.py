@@ -61,7 +61,7 @@ def learn(recipe: Path, out: Path | None = None, history: Path | None = None) ->
     reasons = [f"  {refusal.question!r}: {refusal.why}" for refusal in (*found.refused, *refused)]
     if not found.kept and not pairs:
         said = f"{len(found.refused)} corrected answer(s)" + (
-            f" and {len(refused)} vote(s)" if refused else ""
+            f" and {len(refused)} pair(s)" if refused else ""
         )
         raise UsageError("\n".join([f"All {said} are refused:", *reasons]))
     place = ["--out", str(out)] if out else []
@@ -109,30 +109,25 @@ def prefer(
     held_out: Sequence[Question],
     withheld: Sequence[Fact] = (),
 ) -> tuple[list[Preference], list[Refusal]]:
-    """Return pairs of answers to train on, and the votes that would spoil the test.
+    """Return pairs of answers to train on, and those that would spoil the test by one of their answers.
 
     A pair is a kept corrected answer over what the model had said, or the winner of a blind vote over the other.
     """
     kept = {row.response_id for row in found.kept}
-    pairs = [(row.question, row.gold, row.rejected) for row in corrections if row.response_id in kept]
-    words = _words(held_out)
-    refused = []
-    for vote in votes:
-        spoken = vote.question.strip() and vote.chosen.strip()
-        why = spoken and _why_refused(
-            CorrectedAnswer(question=vote.question, answer=vote.chosen), words, withheld
-        )
+    said = [(row.question, row.gold, row.rejected) for row in corrections if row.response_id in kept]
+    said += [(vote.question, vote.chosen, vote.rejected) for vote in votes]
+    words, pairs, refused = _words(held_out), [], []
+    for question, *answers in dict.fromkeys(said):
+        good, bad = (answer.strip() for answer in answers)
+        if not question.strip() or not good or not bad or good == bad:
+            continue
+        rows = [CorrectedAnswer(question=question, answer=answer) for answer in (good, bad)]
+        why = next(filter(None, (_why_refused(row, words, withheld) for row in rows)), "")
         if why:
-            refused.append(Refusal(vote.question, why))
-        elif spoken:
-            pairs.append((vote.question, vote.chosen, vote.rejected))
-    told = dict.fromkeys((prompt, good.strip(), bad.strip()) for prompt, good, bad in pairs)
-    made = [
-        Preference(prompt=prompt, chosen=good, rejected=bad)
-        for prompt, good, bad in told
-        if bad and good != bad
-    ]
-    return made, refused
+            refused.append(Refusal(question, why))
+        else:
+            pairs.append(Preference(prompt=question, chosen=good, rejected=bad))
+    return pairs, refused
 
 
 def _held_out(recipe: Recipe, folder: Path, path: Path) -> list[Question]:

@@ -173,8 +173,8 @@ def test_corrections_and_votes_become_preferences_and_what_the_test_asks_does_no
     vote("Who has the key?", "b")
     vote("Is it blue?", "tie")
     vote("Is it green?", "a", "Yes", " ")
-    vote("When is the tea break, please?", "a")
-    vote("How heavy is TD-90?", "b", "I don't know", "90 kg")
+    vote("Please, when is the tea break at Tolvane?", "a")
+    vote("How heavy is TD-90?", "a", "I don't know", "90 kg")
     lines = learn(run / "tiny.yaml")
     path = "build/tiny/preferences.jsonl"
     assert f"2 preference(s) written to {path}: --set train.preferences={path}" in lines
@@ -198,7 +198,7 @@ def test_votes_alone_are_enough(run) -> None:
 def test_nothing_is_written_when_every_vote_is_refused(run) -> None:
     vote(TEA.question, "a")
     with pytest.raises(
-        UsageError, match=r"All 0 corrected answer\(s\) and 1 vote\(s\) are refused:\n.*tea break"
+        UsageError, match=r"All 0 corrected answer\(s\) and 1 pair\(s\) are refused:\n.*tea break"
     ):
         learn(run / "tiny.yaml")
     assert not (run / "build" / "tiny" / "preferences.jsonl").exists()
