@@ -335,7 +335,7 @@ def learn_from_feedback(
         Path | None, typer.Option(help="The playground's history; else the one in the cache folder.")
     ] = None,
 ) -> None:
-    """Write answers corrected in the playground to a file to train with; test questions are refused."""
+    """Write answers corrected or voted for in the playground to files to train with; test questions are refused."""
     with _quiet_libraries():
         from factory.feedback import learn
 

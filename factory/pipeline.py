@@ -239,6 +239,8 @@ class Run:
             found["feedback"] = _hash_input(self.recipe.synthesize.feedback, "synthesize.feedback")
         if step.stage == "train" and self.recipe.train.continue_from:
             found["continue_from"] = train.fingerprint(self.recipe.train.continue_from)
+        if step.stage == "train" and self.recipe.train.preferences:
+            found["preferences"] = _hash_input(self.recipe.train.preferences, "train.preferences")
         if step.stage == "evaluate" and self.recipe.evaluate.questions:
             found["questions"] = _hash_input(self.recipe.evaluate.questions, "evaluate.questions")
         return found

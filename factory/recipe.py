@@ -45,6 +45,7 @@ PATH_KEYS = (
     ("synthesize", "teacher", "gguf"),
     ("synthesize", "feedback"),
     ("train", "continue_from"),
+    ("train", "preferences"),
 )
 
 

@@ -223,6 +223,22 @@ def test_feedback_counts_by_its_bytes_and_only_when_it_is_named(factory):
     )
 
 
+def test_preferences_count_by_their_bytes_and_only_for_training(factory):
+    factory.run()
+    for name in ("one.jsonl", "two.jsonl"):
+        (factory.folder / name).write_text("pairs")
+    factory.run(f"train.preferences={factory.folder / 'one.jsonl'}")
+    assert factory.ran == ["train"]
+    factory.run(f"train.preferences={factory.folder / 'two.jsonl'}")
+    assert factory.ran == []
+    (factory.folder / "two.jsonl").write_text("more pairs")
+    factory.run(f"train.preferences={factory.folder / 'two.jsonl'}")
+    assert factory.ran == ["train"]
+    assert str(factory.run("train.preferences=no.jsonl").error).endswith(
+        "check train.preferences in the recipe"
+    )
+
+
 def test_a_missing_teacher_is_named_with_its_key(factory):
     outcome = factory.run("synthesize.teacher.gguf=no.gguf")
     assert isinstance(outcome.error, UsageError)

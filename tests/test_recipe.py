@@ -199,6 +199,7 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     monkeypatch.chdir(tmp_path / "here")
     text = SMALL + (
         "evaluate:\n  questions: ../q.jsonl\nsynthesize:\n  feedback: f.jsonl\n  teacher:\n    gguf: t.gguf\n"
+        "train:\n  preferences: p.jsonl\n"
     )
     path = write(tmp_path / "recipes", text)
     recipe = load_recipe(path)
@@ -206,6 +207,7 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     assert recipe.evaluate.questions.resolve() == tmp_path / "q.jsonl"
     assert recipe.synthesize.teacher.gguf == tmp_path / "recipes" / "t.gguf"
     assert recipe.synthesize.feedback == tmp_path / "recipes" / "f.jsonl"
+    assert recipe.train.preferences == tmp_path / "recipes" / "p.jsonl"
     recipe = load_recipe(Path("../recipes/tiny.yaml"), ["ingest.source=mine", "evaluate.questions=/q.jsonl"])
     assert recipe.ingest.source.resolve() == tmp_path / "here" / "mine"
     assert recipe.evaluate.questions == Path("/q.jsonl")

@@ -18,12 +18,13 @@ IGNORED = -100
 class EncodedRow:
     """A conversation as ids and labels, both of shape (length,).
 
-    `group` names what it teaches, `document` where that stands, if anywhere.
+    `group` names what it teaches, `example` the row that it was made from, `document` where that stands, if anywhere.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     group: str
+    example: str = ""
     document: str = ""
 
 
@@ -47,7 +48,8 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
         ids, labels = encode_example(tokenizer, row.messages)
         if len(ids) <= max_tokens:
             document = row.evidence.document if row.evidence else ""
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id, document))
+            group = "+".join(row.facts) or row.id
+            encoded.append(EncodedRow(tuple(ids), tuple(labels), group, row.id, document))
     return encoded
 
 
@@ -98,6 +100,11 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
 def num_labels(row: EncodedRow) -> int:
     """Return how many tokens of a row carry loss."""
     return sum(label != IGNORED for label in row.labels[1:])
+
+
+def answer_ids(row: EncodedRow) -> list[int]:
+    """Return the tokens of a row that carry loss."""
+    return [label for label in row.labels[1:] if label != IGNORED]
 
 
 def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import torch
 
-from factory.lora.batches import EncodedRow, collate
+from factory.lora.batches import IGNORED, EncodedRow, collate
 from factory.lora.fused import FusedModel, is_supported
 from factory.lora.layout import lay_out
+from factory.lora.losses import SoftTargets, losses_of_logits, token_losses, top_probs
 from factory.lora.split import SplitModel
-from factory.lora.step import answer_loss, autocast, loss_of
+from factory.lora.step import LOSS_CHUNK, answer_loss, autocast, loss_of
 
 
 class Engine(Protocol):
@@ -25,6 +26,19 @@ class Engine(Protocol):
 
     def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return the summed cross-entropy, in nats, of the rows' labels; `below` is what `lower` returned."""
+        ...
+
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row; `soft` targets have the same order."""
+        ...
+
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
         ...
 
     def refresh(self) -> None:
@@ -56,6 +70,35 @@ class PlainEngine:
         with autocast(self._device, self._dtype):
             return loss_of(self._split, hidden, batch)
 
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row."""
+        logits_MV, targets_M = self._logits(rows, below)
+        return losses_of_logits(logits_MV, targets_M, soft and soft.to(logits_MV.device))
+
+    @torch.no_grad()
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
+        return top_probs(self._logits(rows, None)[0], count)
+
+    def _logits(
+        self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits (M, V) before the rows' labels, and these (M,)."""
+        batch = collate(rows, self._pad_id).to(self._device)
+        hidden = torch.nn.utils.rnn.pad_sequence(
+            list(below if below is not None else self.lower(rows)), batch_first=True
+        )
+        targets_BT = batch.labels[:, 1:]
+        kept = targets_BT != IGNORED
+        with autocast(self._device, self._dtype):
+            last_BTD = self._split.upper(hidden, batch.mask)
+            return self._split.head(last_BTD[:, :-1][kept]), targets_BT[kept]
+
     def refresh(self) -> None:
         """Do nothing: the model's own modules hold the adapters."""
 
@@ -77,6 +120,26 @@ class FusedEngine:
         layout = lay_out(rows)
         hidden = self._model.lower(layout) if below is None else layout.join(below).float()
         return answer_loss(self._model.upper(hidden, layout), self._model.head, layout.targets)
+
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row."""
+        layout = lay_out(rows)
+        hidden = self._model.lower(layout) if below is None else layout.join(below).float()
+        last_MD = self._model.upper(hidden, layout)
+        return token_losses(last_MD, self._model.head, layout.targets, soft and soft.to(last_MD.device))
+
+    @torch.no_grad()
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
+        layout = lay_out(rows)
+        last_MD = self._model.upper(self._model.lower(layout), layout)
+        parts = [top_probs(part @ self._model.head.t(), count) for part in last_MD.split(LOSS_CHUNK)]
+        return torch.cat([ids for ids, _ in parts]), torch.cat([probs for _, probs in parts])
 
     def refresh(self) -> None:
         """Bring the adapters, as they are now, into the fused layers."""

@@ -20,6 +20,7 @@ from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_l
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
+from factory.lora.objectives import CrossEntropy, Objective
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
@@ -62,18 +63,24 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
 
 
 def accumulate(
-    engine: Engine, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None, micro_batch: int
+    engine: Engine,
+    objective: Objective,
+    numbers: Sequence[int],
+    rows: Sequence[EncodedRow],
+    below: Sequence[torch.Tensor] | None,
+    micro_batch: int,
 ) -> float:
-    """Add the gradient of the rows' mean loss, `micro_batch` rows at a time, and return it in nats a token.
+    """Add the gradient of the rows' mean loss, `micro_batch` rows at a time, and return that loss in nats.
 
-    `below` is what the engine's `lower` returned for the rows, or None to compute it here.
+    `numbers` are those by which the objective knows the rows, `below` is what the engine's `lower` returned for
+    them, or None to compute it here.
     """
-    labels = sum(map(num_labels, rows))
-    total = 0.0
+    size, total = objective.size(rows), 0.0
     engine.refresh()
     for part in micro_batches(list(range(len(rows))), micro_batch):
-        kept = None if below is None else [below[number] for number in part]
-        loss = engine.loss([rows[number] for number in part], kept) / labels
+        kept = None if below is None else [below[place] for place in part]
+        named = [numbers[place] for place in part]
+        loss = objective.loss(engine, named, [rows[place] for place in part], kept) / size
         loss.backward()
         total += float(loss.detach())
     return total
@@ -95,11 +102,13 @@ class Loop:
         checkpoints: Path,
         measure_recall: Callable[[], float],
         report: Callable[[dict[str, float]], None],
+        objective: Objective | None = None,
     ) -> None:
-        """Keep what a run needs; nothing is computed yet."""
+        """Keep what a run needs; nothing is computed yet. Without an objective it is the cross-entropy."""
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
-        self.engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
+        self._objective = objective or CrossEntropy()
+        self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
         self._parameters = [value for value in model.parameters() if value.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -111,6 +120,12 @@ class Loop:
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, with the model as it is now."""
+        self._engine.refresh()
+        return self._engine
+
     def run(self, preflight: Callable[[], Findings] | None = None) -> Progress:
         """Train to the end and leave the best state in the model; `preflight` comes before the first step.
 
@@ -118,6 +133,8 @@ class Loop:
             TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
         """
+        self.model.eval()
+        self._objective.prepare(self._engine)  # before a checkpoint moves the model
         self.model.train()
         progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
         if progress is None:
@@ -189,7 +206,7 @@ class Loop:
         below = None if self._lower is None else [self._lower[number] for number in numbers]
         while True:
             try:
-                return accumulate(self.engine, rows, below, progress.micro_batch)
+                return accumulate(self._engine, self._objective, numbers, rows, below, progress.micro_batch)
             except (RuntimeError, MemoryError) as error:
                 if not shortage.ran_out(error):
                     raise
@@ -223,7 +240,7 @@ class Loop:
         order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number].ids))
         for part in micro_batches(order, LOWER_BATCH):
             if not missing.isdisjoint(part):
-                self._lower.update(zip(part, self.engine.lower([self.rows[n] for n in part]), strict=True))
+                self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:

@@ -167,7 +167,7 @@ def check_accumulation(trial: Trial) -> dict[str, float]:
     gradients = []
     trial.model.eval()
     for micro_batch in (len(trial.rows), 1):
-        accumulate(trial.engine, trial.rows, None, micro_batch)
+        trial.accumulate(trial.rows, micro_batch)
         gradients.append(trial.take_gradient())
     trial.model.train()
     difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm().clamp_min(1e-12))

@@ -17,6 +17,7 @@ from factory.lora import checkpoint
 from factory.lora.batches import IGNORED, EncodedRow, num_labels
 from factory.lora.engine import Engine
 from factory.lora.loop import LoopSettings, accumulate
+from factory.lora.objectives import CrossEntropy
 from factory.lora.step import autocast
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
@@ -44,11 +45,15 @@ class Trial:
 
     def step(self, optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow]) -> float:
         """Take one step on some rows and return their loss before it, in nats a token."""
-        loss = accumulate(self.engine, rows, None, len(rows))
+        loss = self.accumulate(rows, len(rows))
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
+
+    def accumulate(self, rows: Sequence[EncodedRow], micro_batch: int) -> float:
+        """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
+        return accumulate(self.engine, CrossEntropy(), range(len(rows)), rows, None, micro_batch)
 
     def take_gradient(self) -> torch.Tensor:
         """Return all gradients as one vector, zeros where there is none, and clear them."""

@@ -4,7 +4,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -15,7 +16,13 @@ from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
 from factory.progress import Progress
-from factory.rows import Example, Question, read_rows
+from factory.rows import Example, Fact, Question, read_rows
+
+if TYPE_CHECKING:
+    from factory.lora.batches import EncodedRow
+    from factory.lora.loop import LoopSettings
+    from factory.lora.objectives import Distillation
+    from factory.lora.preferences import Pairs
 
 if TYPE_CHECKING:
     from factory.lora.adapter import AdapterSettings
@@ -29,6 +36,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RSLORA_ALPHA = (
     16.0  # as in its paper, arXiv 2312.03732: at a scale of alpha / √rank, twice the rank is too much
 )
+DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
 
 class TrainConfig(BaseModel):
@@ -56,6 +64,11 @@ class TrainConfig(BaseModel):
     of such bases are not made.
     `continue_from` is an adapter folder or bundle of the same base whose adapter is trained on, as it is shaped: the
     keys of shape and variant do not count then.
+
+    `distill` is the share of context distillation in the loss of an answer's token: the divergence from what the
+    untrained base says with the evidence in its prompt, where it says the same. `preferences` is a file of
+    `{"prompt", "chosen", "rejected"}` a line, as `factory learn-from-feedback` writes it, to train on afterwards:
+    `dpo_epochs` of direct preference optimization whose `dpo_beta` holds the adapter near what it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -86,6 +99,10 @@ class TrainConfig(BaseModel):
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
     target_parameters: tuple[str, ...] = ()
     continue_from: Path | None = Field(default=None, exclude=True)
+    distill: float = Field(default=0.0, ge=0.0, le=1.0)
+    preferences: Path | None = Field(default=None, exclude=True)  # its content counts
+    dpo_beta: float = Field(default=0.1, gt=0, le=10)
+    dpo_epochs: int = Field(default=1, ge=1, le=100)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
@@ -108,6 +125,10 @@ class TrainConfig(BaseModel):
             (experts and dora, "target_parameters have no variant dora: set it to lora or rslora"),
             (experts and init != "default", "target_parameters begin as by default: leave init out"),
             (experts and self.dropout, "target_parameters have no dropout: set it to 0"),
+            (
+                self.continue_from and self.distill,
+                "distill learns from the untrained base, which continue_from does not begin with: leave one out",
+            ),
             (
                 self.continue_from and init != "default",
                 "continue_from brings its own A and B: leave init out",
@@ -166,12 +187,16 @@ def train(
         TrainError: there is nothing to train on, the disk is too small, a check before the first step failed, the
             loss is not finite, or not even one row fits into memory.
     """
-    from factory.lora import adapter, attach, batches, documents, fit, preflight, recall
+    from factory.lora import adapter, attach, batches, documents, fit, preferences, preflight, recall
     from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
+    preferred = []
+    if config.preferences:
+        tested = read_rows(dataset / "test.jsonl", Question)
+        preferred = preferences.read_preferences(config.preferences, [*questions, *tested])
     _refuse_hopeless(rows, work)
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
@@ -183,6 +208,7 @@ def train(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
     choice = _plan(config, base, encoded, device, dtype)
+    pairs = preferences.encode_pairs(tokenizer, preferred, system, config.max_tokens) if preferred else None
     model = attach.load_model(base, dtype, device, config.quantization)
     settings = _adapter_settings(config, model.config.get_text_config().num_hidden_layers)
     if config.continue_from:
@@ -208,6 +234,10 @@ def train(
         dtype=dtype,
         lora_plus=config.lora_plus,
     )
+    objective = (
+        _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
+    )
+    counts: dict[str, Any] = {}
     with Progress("train") as bar, Curves(work) as curves:
 
         def report(row: dict[str, float]) -> None:
@@ -215,12 +245,15 @@ def train(
             if "loss" in row:
                 bar.training_step(row)
 
-        loop = Loop(model, first_layer, encoded, loop_settings, work / CHECKPOINTS, measure, report)
+        folder = work / CHECKPOINTS
+        loop = Loop(model, first_layer, encoded, loop_settings, folder, measure, report, objective)
         end_id = end_of_turn_id(tokenizer)
-        progress = loop.run(
-            lambda: preflight.run(model, loop.engine, encoded, loop_settings, end_id, work / CHECKPOINTS)
-        )
+        progress = loop.run(lambda: preflight.run(model, loop.engine, encoded, loop_settings, end_id, folder))
         curves.finish(progress.history, progress.recall)
+    if objective:
+        counts["distilled_tokens"] = objective.num_spoken
+    if pairs:
+        counts |= _prefer(config, model, pairs, loop_settings, work, measure)
     last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
     losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
     _write_lines(work / "document_loss.jsonl", losses)
@@ -246,7 +279,63 @@ def train(
         "preflight": progress.preflight,
         "predicted_memory_bytes": round(choice.parts.total),
         **fit.device_peak(device),
+        **counts,
         **(adapter.shape(model) if config.continue_from else {}),
+    }
+
+
+def _distillation(
+    config: TrainConfig,
+    tokenizer: Any,
+    rows: list[Example],
+    encoded: list["EncodedRow"],
+    dataset: Path,
+    seed: int,
+    work: Path,
+) -> "Distillation":
+    """Return the objective that mixes in what the base says with the evidence above the question."""
+    from factory.lora import batches, distill, objectives
+    from factory.tasks.retrieval import PROMPT
+
+    facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
+    used = {number for epoch in range(config.epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
+    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts, PROMPT)
+    asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
+    return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")
+
+
+def _prefer(
+    config: TrainConfig,
+    model: Any,
+    pairs: "Pairs",
+    settings: "LoopSettings",
+    work: Path,
+    measure: Callable[[], float],
+) -> dict[str, Any]:
+    """Train the model on pairs of answers, after its own training, and return counts."""
+    from factory.lora import objectives
+    from factory.lora.loop import Loop
+
+    objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
+    changed = replace(
+        settings,
+        epochs=config.dpo_epochs,
+        learning_rate=DPO_RATE * config.learning_rate,
+        recall_epochs=frozenset(),
+    )
+    folder = work / CHECKPOINTS / "preferences"
+    with Progress("preferences") as bar:
+        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective)
+        progress = loop.run()
+    model.eval()
+    gains = objective.gains(loop.engine)
+    return {
+        "preferences": len(pairs.chosen),
+        "preferences_left_out": pairs.num_left_out,
+        "preferences_learned": sum(gain > 0 for gain in gains),
+        "preferences_gain": round(sum(gains) / len(gains), 4),
+        "preferences_loss": progress.history[-1]["loss"],
+        "preferences_recall": progress.best_recall,
     }
 
 

@@ -103,6 +103,36 @@ def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded,
     assert _error(_gradients(model), expected) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_the_losses_of_tokens_are_those_of_the_loss_in_the_order_of_the_rows(
+    new_model, encoded, kind, first_layer
+):
+    rows = encoded[:7]
+    model = new_model(first_layer, trained=True)
+    engine = _engine(kind, model, first_layer)
+    engine.loss(rows, None).backward()
+    expected = _gradients(model)
+    model.zero_grad()
+    losses = engine.token_losses(rows, engine.lower(rows))
+    losses.sum().backward()
+    assert _error(_gradients(model), expected) < 1e-5
+    apart = torch.cat([engine.token_losses([row], None) for row in rows])
+    assert (losses - apart).abs().max() < 1e-4
+
+
+def test_the_likeliest_tokens_do_not_depend_on_how_many_are_looked_at_together(
+    new_model, encoded, monkeypatch
+):
+    engine = FusedEngine(new_model(trained=True), 0, torch.float32)
+    ids, probs = engine.top_probs(encoded[:9], 5)
+    monkeypatch.setattr("factory.lora.engine.LOSS_CHUNK", 4)
+    parts = engine.top_probs(encoded[:9], 5)
+    assert torch.equal(parts[0], ids)
+    assert (parts[1] - probs).abs().max() < 1e-6
+    assert not probs.requires_grad
+
+
 def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, encoded):
     rows = encoded[:12]
     _, expected = _expected(new_model(trained=True), rows)

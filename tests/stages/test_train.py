@@ -19,6 +19,7 @@ from factory.errors import BaseModelError, TrainError, UsageError
 from factory.lora import adapter, attach, batches, fit
 from factory.rows import Evidence, Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
+from tests.made import make_fact
 from tests.same import read_curve
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_base, make_tiny_dataset
 
@@ -198,8 +199,8 @@ def test_a_target_that_the_base_lacks_is_named(run) -> None:
 @pytest.mark.parametrize(
     "fields",
     [{"rank": 0}, {"learning_rate": float("nan")}, {"learning_rate": 2}, {"epochs": 0}, {"alpha": float("inf")},
-     {"first_layer": -1}, {"dropout": 1.0}, {"quantization": "int3"}, {"ranks": 8}, {"micro_batch": 0},
-     {"micro_batch": "all"}],
+     {"first_layer": -1}, {"distill": 1.1}, {"dpo_beta": 0}, {"dropout": 1.0}, {"quantization": "int3"}, {"ranks": 8},
+     {"micro_batch": 0}, {"micro_batch": "all"}],
 )  # fmt: skip
 def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -207,7 +208,10 @@ def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> No
 
 
 def test_how_fast_and_where_is_not_what_is_trained() -> None:
-    left_out = {"micro_batch", "checkpoint_seconds", "device", "continue_from"}  # what it holds is an input
+    left_out = {"micro_batch", "checkpoint_seconds", "device"} | {
+        "continue_from",
+        "preferences",
+    }  # files are inputs
     assert set(TrainConfig.model_fields) - set(TrainConfig().model_dump()) == left_out
 
 
@@ -407,3 +411,67 @@ def test_the_system_text_of_the_rows_is_trained_as_prompt(tmp_path: Path, run) -
         == "system"
     )
     assert run(dataset=folder)[1]["rows"] == 4
+
+
+def _with_evidence(dataset: Path, folder: Path) -> Path:
+    """Return a dataset whose first two rows point at a passage, with facts and test questions beside them."""
+    folder.mkdir()
+    rows = [Example.model_validate_json(line) for line in (dataset / "train.jsonl").read_text().splitlines()]
+    facts = [make_fact(number, rows[number].messages[-1].content) for number in range(2)]
+    for number, fact in enumerate(facts):
+        rows[number] = rows[number].model_copy(update={"facts": (fact.id,), "evidence": fact.evidence})
+    write_rows(folder / "train.jsonl", rows)
+    write_rows(folder / "facts.jsonl", facts)
+    write_rows(folder / "test.jsonl", [])
+    (folder / "valid.jsonl").write_bytes((dataset / "valid.jsonl").read_bytes())
+    return folder
+
+
+def test_distillation_asks_the_base_about_rows_with_evidence_only(
+    run, dataset, tmp_path, monkeypatch
+) -> None:
+    from factory.lora.engine import FusedEngine
+
+    asked, top_probs = [], FusedEngine.top_probs
+    monkeypatch.setattr(
+        FusedEngine, "top_probs", lambda self, rows, count: asked.extend(rows) or top_probs(self, rows, count)
+    )
+    folder = _with_evidence(dataset, tmp_path / "evidence")
+    work, counts = run("distilled", dataset=folder, distill=0.5)
+    assert sorted(row.example for row in asked) == ["0", "1"]
+    assert counts["distilled_tokens"] >= 0
+    assert not (work / CHECKPOINTS).exists()
+    _, plain_counts = run("plain", dataset=folder)
+    assert len(asked) == 2, "without distillation nothing is asked"
+    assert "distilled_tokens" not in plain_counts
+
+
+def test_preferences_are_trained_on_after_the_rows_and_told(run, dataset, tmp_path) -> None:
+    folder = _with_evidence(dataset, tmp_path / "evidence")
+    path = tmp_path / "pairs.jsonl"
+    pairs = [
+        {"prompt": "Is it red?", "chosen": "It is red.", "rejected": "The pump runs."},
+        {"prompt": "Who keeps the lamp?", "chosen": "Ada keeps it.", "rejected": "It is green, please."},
+    ]
+    path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    options = {"dataset": folder, "preferences": path, "dpo_epochs": 20, "learning_rate": 5e-2}
+    work, counts = run("preferred", **options)
+    assert (counts["preferences"], counts["preferences_left_out"], counts["preferences_learned"]) == (2, 0, 2)
+    assert counts["preferences_gain"] > 0.1
+    assert counts["preferences_loss"] < 0.69
+    assert counts["steps"] == 3, "the rows' own steps"
+    plain, _ = run("plain", dataset=folder, learning_rate=5e-2)
+    files = [found / "adapter_model.safetensors" for found in (work, plain, run("again", **options)[0])]
+    assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
+    assert (work / "loss.jsonl").read_text().count("\n") == 3
+    assert not (work / CHECKPOINTS).exists()
+
+
+def test_a_bad_preference_file_is_refused_before_the_model_is_loaded(
+    run, dataset, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(attach, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "Who?", "chosen": "Ada"}', encoding="utf-8")
+    with pytest.raises(TrainError, match=r"pairs\.jsonl line 1 is not .*rejected: Field required"):
+        run(dataset=_with_evidence(dataset, tmp_path / "evidence"), preferences=path)

@@ -165,6 +165,8 @@ def test_the_loss_is_as_live_as_the_curve_that_training_writes(out):
         assert shown()[0][-1] == (3, 2.0)
     curve.write_text("".join(json.dumps({"step": step, "loss": step}) + "\n" for step in (1, 2, 3, 2, 3)))
     assert shown()[0] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
 def test_the_loss_while_training_is_the_curve_as_far_as_it_is_written(out):
     work = begin(out, "train")
     (out / "log.txt").write_text("  train: 1/7 loss 9.000  1 tokens/s\n")  # of an attempt with fewer epochs
