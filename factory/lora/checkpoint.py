@@ -45,7 +45,7 @@ def load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
             parameters[name].copy_(value)
 
 
-def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
     """Write a checkpoint beside the others and drop the oldest ones; a reader never sees half of one."""
     target = folder / f"step-{progress.step:06d}"
     work = folder / f".{target.name}.tmp"
@@ -56,6 +56,7 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": np.random.get_state(),  # the generator that libraries draw from
         "python": random.getstate(),
     }
@@ -66,20 +67,22 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_newest(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load_newest(folder: Path, model: Any, optimizer: Any) -> Progress | None:
     """Put the newest whole checkpoint back and return its progress; a damaged one is passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             if store.read_json(path / "sha256.json")["state.pt"] != store.hash_file(path / "state.pt"):
                 raise ValueError("its checksum differs")
             # Our own file, checked above; it holds random states that weights_only refuses.
-            state = torch.load(path / "state.pt", weights_only=False)
+            state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             logger.warning("checkpoint %s is damaged (%s): going back to the one before", path.name, error)
             continue
         load_trained(model, state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        if state.get("cuda") is not None:
+            torch.cuda.set_rng_state(state["cuda"])
         np.random.set_state(state["numpy"])
         random.setstate(state["python"])
         return Progress(**state["progress"])
