@@ -101,6 +101,19 @@ def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:
         yield batch[start : start + size]
 
 
+def share_of(
+    batch: list[int], micro_batch: int, rank: int, num_processes: int
+) -> list[tuple[list[int], float]]:
+    """Return a process's parts of a batch, each with the weight of its loss.
+
+    Every process gets as many, as weights that are spread over all can only be computed with by all at once: one that
+    has run out of rows takes the batch's first again, at weight 0.
+    """
+    own = [(part, 1.0) for part in micro_batches(batch[rank::num_processes], micro_batch)]
+    most = -(-len(batch[::num_processes]) // micro_batch)
+    return own + [(batch[:1], 0.0)] * (most - len(own))
+
+
 def limit_wordings(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:
     """Return the first `limit` rows of each group: the dataset lists the most natural wordings first."""
     taken: Counter[str] = Counter()

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from factory.errors import TrainError
-from factory.lora import checkpoint
-from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels
+from factory.lora import checkpoint, distributed
+from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels, share_of
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import open_engine
+from factory.lora.optimizer import Kind, Optimizer
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
@@ -30,7 +31,7 @@ class LoopSettings:
 
     `batch_size` is rows per optimizer step; `micro_batch` rows per forward pass. The learning rate rises over
     the share `warmup` of all steps and falls along a cosine to a fiftieth. Recall is measured after each epoch in
-    `recall_epochs`.
+    `recall_epochs`. `checkpointing` is that of activations.
     """
 
     epochs: int
@@ -46,6 +47,9 @@ class LoopSettings:
     pad_id: int
     device: str
     dtype: torch.dtype
+    optimizer: Kind = "adamw"
+    checkpointing: bool = False
+    compiled: bool = False
 
 
 def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
@@ -58,7 +62,10 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
 
 
 class Loop:
-    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one."""
+    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
+
+    Several processes share each batch; the main one alone writes, reports and measures.
+    """
 
     def __init__(
         self,
@@ -73,11 +80,23 @@ class Loop:
         """Keep what a run needs; nothing is computed yet."""
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
-        self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
+        self._engine = open_engine(
+            model,
+            first_layer,
+            settings.dtype,
+            settings.device,
+            settings.pad_id,
+            checkpointing=settings.checkpointing,
+            compiled=settings.compiled,
+        )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._parameters = [value for value in model.parameters() if value.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        self._optimizer = Optimizer(
+            [value for value in model.parameters() if value.requires_grad],
+            settings.optimizer,
+            weight_decay=settings.weight_decay,
+            max_gradient_norm=settings.max_gradient_norm,
+            dtype=settings.dtype,
+            device=settings.device,
         )
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
@@ -97,7 +116,7 @@ class Loop:
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
                 if time.monotonic() - saved > self.settings.checkpoint_seconds:
-                    checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+                    self._save(progress)
                     saved = time.monotonic()
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._end_epoch(progress)
@@ -111,25 +130,23 @@ class Loop:
         settings = self.settings
         started = time.monotonic()
         rate = learning_rate(settings, progress.step, self.num_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         rows = [self.rows[number] for number in numbers]
         labels = sum(num_labels(row) for row in rows)
-        total = 0.0
+        summed = torch.zeros((), device=settings.device)
         self._engine.refresh()
-        for part in micro_batches(numbers, settings.micro_batch):
+        parts = share_of(numbers, settings.micro_batch, distributed.rank(), distributed.num_processes())
+        for part, weight in parts:
             below = None if self._lower is None else [self._lower[number] for number in part]
-            loss = self._engine.loss([self.rows[number] for number in part], below) / labels
-            loss.backward()
-            total += float(loss.detach())
+            loss = self._engine.loss([self.rows[number] for number in part], below) / labels * weight
+            self._optimizer.backward(loss)
+            summed += loss.detach()
+        total = distributed.sum_gradients(self._optimizer.parameters, summed)
         if not math.isfinite(total):
             raise TrainError(
                 f"The loss is {total} at step {progress.step}: lower train.learning_rate (now "
                 f"{settings.learning_rate}), or set train.precision to float32"
             )
-        torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_gradient_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step(rate)
         progress.step += 1
         progress.seconds += time.monotonic() - started
         row = {
@@ -143,7 +160,8 @@ class Loop:
             "seconds": round(progress.seconds, 2),
         }
         progress.history.append(row)
-        self._report({**row, "num_steps": self.num_steps})
+        if distributed.is_main():
+            self._report({**row, "num_steps": self.num_steps})
 
     def _fill_lower(self, batches: list[list[int]]) -> None:
         """Put the rows of an epoch that are new through the frozen layers, in large batches.
@@ -161,19 +179,34 @@ class Loop:
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:
-            self.model.eval()
-            recall = self._measure_recall()
-            self.model.train()
+            recall = self._recall()
             progress.recall.append({"step": progress.step, "epoch": progress.epoch, "recall": recall})
             logger.info("epoch %d: recall %.1f %% on held-out phrasings", progress.epoch, 100 * recall)
             if recall >= progress.best_recall:
                 progress.best_recall, progress.best_step = recall, progress.step
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-                temporary = self.checkpoints / ".best.tmp"
-                torch.save(checkpoint.trained_state(self.model), temporary)
-                temporary.replace(self.checkpoints / "best.pt")
-        checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+                self._save_best()
+        self._save(progress)
+
+    def _recall(self) -> float:
+        """Return the main process's measurement; the others take part only where it needs their weights."""
+        recall = 0.0
+        if distributed.is_main() or distributed.is_sharded():
+            self.model.eval()
+            recall = self._measure_recall()
+            self.model.train()
+        return float(distributed.from_main(recall))
+
+    def _save(self, progress: Progress) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+
+    def _save_best(self) -> None:
+        if distributed.is_main():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            temporary = self.checkpoints / ".best.tmp"
+            torch.save(checkpoint.trained_state(self.model), temporary)
+            temporary.replace(self.checkpoints / "best.pt")
 
     def _restore_best(self, progress: Progress) -> None:
-        if progress.best_step != progress.step:
+        if progress.best_step != progress.step and distributed.is_main():
             checkpoint.load_trained(self.model, torch.load(self.checkpoints / "best.pt", weights_only=True))

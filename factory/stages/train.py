@@ -32,7 +32,11 @@ class TrainConfig(BaseModel):
     `first_layer` is the first layer with an adapter: a whole number, or a share of the layers below 1; what
     lies below is computed once a row. `batch_size` is rows per optimizer step, `micro_batch` rows in memory
     at once. `precision` is the dtype of the frozen weights (`auto`: bf16 where the device is fast at it, else
-    fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
+    fp16 on a GPU and fp32 on a CPU); `quantization` loads the base in 4 bits (`nf4`) or 8 (`int8`).
+    `optimizer` is AdamW as in torch, or bitsandbytes' with 8-bit moments that can leave a full GPU.
+
+    `checkpointing` computes activations twice to save memory; `compile` lets torch compile the layers, which pays in
+    runs of many thousand steps on a GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,7 +58,10 @@ class TrainConfig(BaseModel):
     max_tokens: int = Field(default=256, ge=16)
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["none", "nf4"] = "none"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    checkpointing: bool = Field(default=False, exclude=True)
+    compile: bool = Field(default=False, exclude=True)
     micro_batch: int = Field(default=16, ge=1, exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
@@ -65,12 +72,13 @@ def train(
 ) -> dict[str, Any]:
     """Write a PEFT adapter folder with its loss and recall curves; return counts.
 
-    A killed run goes on at the exact step from the checkpoints in `work`.
+    A killed run goes on at the exact step from the checkpoints in `work`. Of several processes all have to call this,
+    and only the main one writes.
 
     Raises:
         TrainError: there is nothing to train on, the disk is too small, or the loss is not finite.
     """
-    from factory.lora import attach, batches, recall
+    from factory.lora import attach, batches, distributed, recall
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
@@ -85,7 +93,13 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
-    model = attach.load_model(base, dtype, device, config.quantization)
+    sharded = distributed.is_sharded()
+    if sharded and config.quantization != "none":
+        raise TrainError(
+            f"train.quantization={config.quantization!r} cannot be spread over processes: leave --use_fsdp out, or "
+            "set it to none"
+        )
+    model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
     first_layer = _first_layer(config, model.config.get_text_config().num_hidden_layers)
     model = attach.new_adapter(
         model,
@@ -95,6 +109,10 @@ def train(
         targets=config.target_modules,
         first_layer=first_layer,
     )
+    if sharded:
+        distributed.shard(model, device)
+    if not distributed.is_main():
+        attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
     settings = LoopSettings(
         epochs=config.epochs,
@@ -110,14 +128,18 @@ def train(
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         device=device,
         dtype=dtype,
+        optimizer=config.optimizer,
+        checkpointing=config.checkpointing,
+        compiled=config.compile,
     )
-    with Progress("train") as bar:
+    with Progress("train", shown=distributed.is_main()) as bar:
         loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, bar.training_step)
         progress = loop.run()
-    attach.save_adapter(model, work, base_name)
-    _write_curve(work / "loss.jsonl", progress.history)
-    _write_curve(work / "recall.jsonl", progress.recall)
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    if distributed.is_main():
+        attach.save_adapter(model, work, base_name)
+        _write_curve(work / "loss.jsonl", progress.history)
+        _write_curve(work / "recall.jsonl", progress.recall)
+        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     return {
         "rows": len(encoded),
         "rows_left_out": len(rows) - len(encoded),
