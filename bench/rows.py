@@ -17,7 +17,7 @@ from measure import say
 from transformers import PreTrainedTokenizerBase
 
 from factory.chat.template import conversation, encode_example
-from factory.lora import attach
+from factory.lora import adapter, attach
 from factory.lora.batches import IGNORED, EncodedRow, epoch_batches
 from factory.weights.base import open_base
 
@@ -89,8 +89,8 @@ def make_adapter(base: Path, folder: Path) -> None:
     """Write the adapter that both sides start from."""
     attach.seed_everything(SEED)
     model = attach.load_model(base, attach.DTYPES["float32"], "cpu")
-    model = attach.new_adapter(model, rank=RANK, alpha=ALPHA, dropout=0.0, targets=TARGETS, first_layer=0)
-    attach.save_adapter(model, folder, BASE)
+    model = adapter.new_adapter(model, adapter.AdapterSettings(RANK, ALPHA, TARGETS))
+    adapter.save_adapter(model, folder, BASE)
 
 
 def prepare(folder: Path, count: int) -> dict[str, object]:

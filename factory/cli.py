@@ -85,8 +85,10 @@ def run(recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None) 
         job = _open_run(recipe, overrides, out)
         outcome = job.execute()
         lines: list[str] = []
-        finish(job, outcome, lines.append)
-    typer.echo("\n".join(lines))
+        if outcome.stages:  # else this process only helped to train
+            finish(job, outcome, lines.append)
+    if lines:
+        typer.echo("\n".join(lines))
     if outcome.error:
         raise outcome.error
 

@@ -30,7 +30,8 @@ class Factory:
 
     def set_steps(self, **versions):
         def step(name, folder, *inputs, uses=()):
-            return Step(name, folder, self._fake(name, inputs), versions.get(name, 1), inputs, uses=uses)
+            run, version = self._fake(name, inputs), versions.get(name, 1)
+            return Step(name, folder, run, version, inputs, uses=uses, together=name == "train")
 
         steps = (
             step("ingest", "corpus"),
@@ -362,6 +363,55 @@ def test_two_runs_cannot_write_into_one_folder(factory):
     ):
         factory.run()
     assert factory.run().error is None
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What the main process of several says to the others, in order."""
+    from factory.lora import distributed
+
+    said = []
+    monkeypatch.setattr(distributed, "from_main", lambda value=None: said.append(value))
+    return said
+
+
+def test_the_main_process_calls_the_others_to_train_and_then_lets_them_go(factory, sent):
+    outcome = factory.run()
+    assert statuses(outcome) == ["done"] * 6
+    (stage, settings, arguments), *rest = sent
+    assert (stage, settings) == ("train", load_recipe(factory.folder / "recipe.yaml").train)
+    assert arguments.keys() == {"work", "dataset", "seed"}
+    assert set(rest) == {None}
+
+
+@pytest.mark.parametrize("only", [None, "train", "ingest"])
+def test_where_nothing_is_to_be_trained_the_others_are_let_go(factory, sent, only):
+    factory.run()
+    sent.clear()
+    assert factory.run(only=only).error is None
+    assert set(sent) == {None}
+
+
+def test_after_a_failure_nothing_is_said_to_others_who_may_be_in_the_middle_of_it(factory, sent):
+    factory.fail = "train"
+    assert factory.run().error
+    assert [call[0] for call in sent] == ["train"]
+
+
+def test_another_process_takes_part_in_what_it_is_called_for_and_writes_nothing(factory, monkeypatch):
+    from factory.lora import distributed
+
+    factory.run()
+    recipe = load_recipe(factory.folder / "recipe.yaml")
+    given = {"work": factory.folder / "elsewhere", "dataset": factory.folder / "out" / "dataset", "seed": 1}
+    given["work"].mkdir()
+    calls = iter([("train", recipe.train, given), None])
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "from_main", lambda: next(calls))
+    outcome = factory.run(out="other")
+    assert factory.ran == ["train"]
+    assert outcome.stages == ()
+    assert not (factory.folder / "other").exists()
 
 
 KILLED = """

@@ -24,9 +24,13 @@ from factory.lora import initial
 from factory.lora.attach import load_adapter, quiet_peft
 from factory.lora.batches import EncodedRow
 from factory.lora.checkpoint import trained_state
+from factory.lora.config import TrainConfig, chosen_layers
 from factory.lora.initial import ADAPTER, PISSA
 
 LAYER = re.compile(r"\.layers\.(\d+)\.")
+RSLORA_ALPHA = (
+    16.0  # as in its paper, arXiv 2312.03732: at a scale of alpha / √rank, twice the rank is too much
+)
 CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # peft does so again whenever it loads one
 Variant = Literal["lora", "rslora", "dora"]
 Init = Literal["default", "pissa", "loftq", "eva"]
@@ -55,6 +59,27 @@ class AdapterSettings:
     parameters: tuple[str, ...] = ()
     variant: Variant = "lora"
     init: Init = "default"
+
+
+def settings_of(config: TrainConfig, num_layers: int) -> AdapterSettings:
+    """Return what a recipe says of the adapter on a base with so many layers.
+
+    Raises:
+        TrainError: there is no such layer.
+    """
+    alpha = config.alpha or (RSLORA_ALPHA if config.variant == "rslora" else 2.0 * config.rank)
+    return AdapterSettings(
+        rank=config.rank,
+        alpha=alpha,
+        targets=config.target_modules,
+        dropout=config.dropout,
+        layers=chosen_layers(config, num_layers),
+        rank_pattern=config.rank_pattern,
+        alpha_pattern=config.alpha_pattern,
+        parameters=config.target_parameters,
+        variant=config.variant,
+        init=config.init,
+    )
 
 
 def new_adapter(

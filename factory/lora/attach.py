@@ -55,21 +55,21 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
         folder: a folder with `config.json` and `model.safetensors`.
         dtype: of the weights, or of the computation when they are quantized.
         device: `cpu` or `cuda`.
-        quantization: `none`, or `nf4` for 4-bit weights through bitsandbytes.
+        quantization: `none`, or `nf4` for 4-bit and `int8` for 8-bit weights through bitsandbytes.
 
     Raises:
         BaseModelError: the folder cannot be loaded.
-        MissingExtraError: 4-bit weights are wanted and bitsandbytes is not installed.
+        MissingExtraError: quantized weights are wanted and bitsandbytes is not installed.
     """
     options: dict[str, Any] = {"dtype": dtype}
     try:
-        if quantization == "nf4":
-            options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+        if quantization != "none":
+            options |= {"quantization_config": QUANTIZERS[quantization](dtype), "device_map": {"": device}}
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except ImportError as error:
         raise MissingExtraError(
-            "4-bit weights need the package bitsandbytes: pip install 'adapter-factory[cuda]', or set "
-            "train.quantization to none"
+            f"train.quantization={quantization!r} needs the package bitsandbytes: pip install "
+            "'adapter-factory[cuda]', or set train.quantization to none"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().split("\n")[0]
@@ -77,7 +77,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
             f"The model in {folder.name!r} cannot be loaded: {first}; delete it and run again"
         ) from error
     model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
-    return _without_packing(model) if quantization == "nf4" else model.to(device)
+    return model.to(device) if quantization == "none" else _without_packing(model)
 
 
 def _make_contiguous(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -100,6 +100,13 @@ def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _int8(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
+    return transformers.BitsAndBytesConfig(load_in_8bit=True)
+
+
+QUANTIZERS = {"nf4": _nf4, "int8": _int8}
 
 
 @contextmanager

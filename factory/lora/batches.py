@@ -12,6 +12,7 @@ from factory.chat.template import encode_example
 from factory.rows import Example
 
 IGNORED = -100
+Parts = Sequence[tuple[list[int], float]]  # rows' numbers, and the weight of their loss
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,19 @@ def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:
     """Yield a batch's rows in parts of at most `size`."""
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
+
+
+def share_of(
+    batch: list[int], micro_batch: int, rank: int, num_processes: int
+) -> list[tuple[list[int], float]]:
+    """Return a process's parts of a batch, each with the weight of its loss.
+
+    Every process gets as many, as weights that are spread over all can only be computed with by all at once: one that
+    has run out of rows takes the batch's first again, at weight 0.
+    """
+    own = [(part, 1.0) for part in micro_batches(batch[rank::num_processes], micro_batch)]
+    most = -(-len(batch[::num_processes]) // micro_batch)
+    return own + [(batch[:1], 0.0)] * (most - len(own))
 
 
 def limit_wordings(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:

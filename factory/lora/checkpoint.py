@@ -52,7 +52,7 @@ def load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
             parameters[name].copy_(value)
 
 
-def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
     """Write a checkpoint beside the others and drop the oldest ones; a reader never sees half of one."""
     target = folder / f"step-{progress.step:06d}"
     work = folder / f".{target.name}.tmp"
@@ -74,14 +74,14 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_newest(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load_newest(folder: Path, model: Any, optimizer: Any) -> Progress | None:
     """Put the newest whole checkpoint back and return its progress; a damaged one is passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             if store.read_json(path / "sha256.json")["state.pt"] != store.hash_file(path / "state.pt"):
                 raise ValueError("its checksum differs")
             # Our own file, checked above; it holds random states that weights_only refuses.
-            state = torch.load(path / "state.pt", weights_only=False)
+            state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             logger.warning("checkpoint %s is damaged (%s): going back to the one before", path.name, error)
             continue

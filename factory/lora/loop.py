@@ -6,21 +6,23 @@ Knows steps, loss and progress; what a row means, or where an artefact lies, is 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from factory.errors import TrainError
-from factory.lora import checkpoint, flops, shortage
+from factory.lora import checkpoint, distributed, flops, shortage
 from factory.lora.adapter import parameter_groups
-from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels
+from factory.lora.batches import EncodedRow, Parts, epoch_batches, micro_batches, share_of
 from factory.lora.checkpoint import Progress
+from factory.lora.config import TrainConfig
 from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
 from factory.lora.objectives import CrossEntropy, Objective
+from factory.lora.optimizer import Kind, Optimizer
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
@@ -34,7 +36,8 @@ class LoopSettings:
 
     `batch_size` is rows per optimizer step; `micro_batch` rows per forward pass. The learning rate rises over
     the share `warmup` of all steps and falls along a cosine to a fiftieth; `lora_plus` times as fast for B, where it
-    is given. Recall is measured after each epoch in `recall_epochs`.
+    is given. Recall is measured after each epoch in `recall_epochs`. `checkpointing` is that of
+    activations.
     """
 
     epochs: int
@@ -51,6 +54,34 @@ class LoopSettings:
     device: str
     dtype: torch.dtype
     lora_plus: float | None = None
+    optimizer: Kind = "adamw"
+    checkpointing: bool = False
+    compiled: bool = False
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, micro_batch: int, *, seed: int, pad_id: int, device: str, dtype: torch.dtype
+    ) -> Self:
+        """Return what a recipe says of the loop, with what the machine and the tokenizer add."""
+        return cls(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            micro_batch=micro_batch,
+            learning_rate=config.learning_rate,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            max_gradient_norm=config.max_gradient_norm,
+            recall_epochs=frozenset(range(config.recall_every, config.epochs, config.recall_every)),
+            checkpoint_seconds=config.checkpoint_seconds,
+            seed=seed,
+            pad_id=pad_id,
+            device=device,
+            dtype=dtype,
+            lora_plus=config.lora_plus,
+            optimizer=config.optimizer,
+            checkpointing=config.checkpointing,
+            compiled=config.compile,
+        )
 
 
 def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
@@ -65,24 +96,24 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
 def accumulate(
     engine: Engine,
     objective: Objective,
-    numbers: Sequence[int],
     rows: Sequence[EncodedRow],
-    below: Sequence[torch.Tensor] | None,
-    micro_batch: int,
-) -> float:
-    """Add the gradient of the rows' mean loss, `micro_batch` rows at a time, and return that loss in nats.
+    parts: Parts,
+    below: Mapping[int, torch.Tensor] | None,
+    size: int,
+    backward: Callable[[torch.Tensor], None],
+) -> torch.Tensor:
+    """Add the gradient of some rows' loss, a part after another, and return that loss in nats.
 
-    `numbers` are those by which the objective knows the rows, `below` is what the engine's `lower` returned for
-    them, or None to compute it here.
+    `parts` are numbers of rows with a weight, `below` what the engine's `lower` returned for each number, or None to
+    compute it here; `size` is what the loss is the mean over.
     """
-    size, total = objective.size(rows), 0.0
     engine.refresh()
-    for part in micro_batches(list(range(len(rows))), micro_batch):
-        kept = None if below is None else [below[place] for place in part]
-        named = [numbers[place] for place in part]
-        loss = objective.loss(engine, named, [rows[place] for place in part], kept) / size
-        loss.backward()
-        total += float(loss.detach())
+    total: Any = 0.0
+    for numbers, weight in parts:
+        kept = None if below is None else [below[number] for number in numbers]
+        loss = objective.loss(engine, numbers, [rows[number] for number in numbers], kept) / size * weight
+        backward(loss)
+        total = total + loss.detach()
     return total
 
 
@@ -91,6 +122,8 @@ class Loop:
 
     `report` gets the rows of the curves as they come: one with `loss` for each step, and one with `recall` for each
     measurement.
+
+    Several processes share each batch; the main one alone writes, reports and measures.
     """
 
     def __init__(
@@ -108,14 +141,23 @@ class Loop:
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
         self._objective = objective or CrossEntropy()
-        self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
+        self._engine = open_engine(
+            model,
+            first_layer,
+            settings.dtype,
+            settings.device,
+            settings.pad_id,
+            checkpointing=settings.checkpointing,
+            compiled=settings.compiled,
+        )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._parameters = [value for value in model.parameters() if value.requires_grad]
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = Optimizer(
             parameter_groups(model, settings.lora_plus),
-            lr=settings.learning_rate,
+            settings.optimizer,
             weight_decay=settings.weight_decay,
-            fused=True,
+            max_gradient_norm=settings.max_gradient_norm,
+            dtype=settings.dtype,
+            device=settings.device,
         )
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
@@ -162,26 +204,19 @@ class Loop:
             self._end_epoch(progress)
             interruption.pass_on()
 
-    def _save(self, progress: Progress) -> None:
-        checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
-
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(self.rows, epoch, self.settings.seed, self.settings.batch_size)
 
     def _step(self, numbers: list[int], progress: Progress) -> None:
         started = time.monotonic()
         rate = learning_rate(self.settings, progress.step, self.num_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
         total = self._gradient(numbers, progress)
         if not math.isfinite(total):
             raise TrainError(
                 f"The loss is {total} at step {progress.step}: lower train.learning_rate (now "
                 f"{self.settings.learning_rate}), or set train.precision to float32"
             )
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_gradient_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step(rate)
         progress.step += 1
         seconds = max(1e-9, time.monotonic() - started)
         progress.seconds += seconds
@@ -198,28 +233,38 @@ class Loop:
             "seconds": round(progress.seconds, 2),
         }
         progress.history.append(row)
-        self._report({**row, "num_steps": self.num_steps})
+        if distributed.is_main():
+            self._report({**row, "num_steps": self.num_steps})
 
     def _gradient(self, numbers: list[int], progress: Progress) -> float:
         """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts."""
-        rows = [self.rows[number] for number in numbers]
-        below = None if self._lower is None else [self._lower[number] for number in numbers]
+        size = self._objective.size([self.rows[number] for number in numbers])
         while True:
+            parts = share_of(numbers, progress.micro_batch, distributed.rank(), distributed.num_processes())
             try:
-                return accumulate(self._engine, self._objective, numbers, rows, below, progress.micro_batch)
+                loss = accumulate(
+                    self._engine,
+                    self._objective,
+                    self.rows,
+                    parts,
+                    self._lower,
+                    size,
+                    self._optimizer.backward,
+                )
+                return distributed.sum_gradients(self._optimizer.parameters, loss)
             except (RuntimeError, MemoryError) as error:
-                if not shortage.ran_out(error):
-                    raise
-            self._optimizer.zero_grad(set_to_none=True)
+                if not shortage.ran_out(error) or distributed.num_processes() > 1:
+                    raise  # processes that wait for each other have to take as many parts
+            self._optimizer.clear()
             shortage.release()
-            self._halve(rows, progress)
+            self._halve(numbers, progress)
 
-    def _halve(self, rows: list[EncodedRow], progress: Progress) -> None:
-        tried = min(progress.micro_batch, len(rows))
+    def _halve(self, numbers: list[int], progress: Progress) -> None:
+        tried = min(progress.micro_batch, len(numbers))
         if tried == 1:
             raise TrainError(
                 f"Memory ran out at step {progress.step} with micro_batch=1, on rows of up to "
-                f"{max(len(row.ids) for row in rows)} tokens: close other programs, lower train.max_tokens or "
+                f"{max(len(self.rows[number].ids) for number in numbers)} tokens: close other programs, lower train.max_tokens or "
                 "train.rank, raise train.first_layer, or name a smaller base"
             )
         progress.micro_batch, progress.halvings = tried // 2, progress.halvings + 1
@@ -244,20 +289,36 @@ class Loop:
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:
-            self.model.eval()
-            recall = self._measure_recall()
-            self.model.train()
+            recall = self._recall()
             progress.recall.append({"step": progress.step, "epoch": progress.epoch, "recall": recall})
-            self._report(progress.recall[-1])
+            if distributed.is_main():
+                self._report(progress.recall[-1])
             logger.info("epoch %d: recall %.1f %% on held-out phrasings", progress.epoch, 100 * recall)
             if recall >= progress.best_recall:
                 progress.best_recall, progress.best_step = recall, progress.step
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-                temporary = self.checkpoints / ".best.tmp"
-                torch.save(checkpoint.trained_state(self.model), temporary)
-                temporary.replace(self.checkpoints / "best.pt")
+                self._save_best()
         self._save(progress)
 
+    def _recall(self) -> float:
+        """Return the main process's measurement; the others take part only where it needs their weights."""
+        recall = 0.0
+        if distributed.is_main() or distributed.is_sharded():
+            self.model.eval()
+            recall = self._measure_recall()
+            self.model.train()
+        return float(distributed.from_main(recall))
+
+    def _save(self, progress: Progress) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+
+    def _save_best(self) -> None:
+        if distributed.is_main():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            temporary = self.checkpoints / ".best.tmp"
+            torch.save(checkpoint.trained_state(self.model), temporary)
+            temporary.replace(self.checkpoints / "best.pt")
+
     def _restore_best(self, progress: Progress) -> None:
-        if progress.best_step != progress.step:
+        if progress.best_step != progress.step and distributed.is_main():
             checkpoint.load_trained(self.model, torch.load(self.checkpoints / "best.pt", weights_only=True))

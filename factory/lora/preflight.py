@@ -18,7 +18,7 @@ from factory.lora import attach, checkpoint
 from factory.lora.batches import IGNORED, EncodedRow, epoch_batches, num_labels
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine
-from factory.lora.loop import Findings, LoopSettings, accumulate
+from factory.lora.loop import Findings, LoopSettings
 from factory.lora.trial import Trial, short_rows, unchanged
 
 logger = logging.getLogger(__name__)

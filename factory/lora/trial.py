@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from factory.lora import checkpoint
-from factory.lora.batches import IGNORED, EncodedRow, num_labels
+from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
 from factory.lora.engine import Engine
 from factory.lora.loop import LoopSettings, accumulate
 from factory.lora.objectives import CrossEntropy
@@ -53,7 +53,11 @@ class Trial:
 
     def accumulate(self, rows: Sequence[EncodedRow], micro_batch: int) -> float:
         """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
-        return accumulate(self.engine, CrossEntropy(), range(len(rows)), rows, None, micro_batch)
+        parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
+        labels = sum(map(num_labels, rows))
+        return float(
+            accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, torch.Tensor.backward)
+        )
 
     def take_gradient(self) -> torch.Tensor:
         """Return all gradients as one vector, zeros where there is none, and clear them."""

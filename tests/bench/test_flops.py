@@ -2,7 +2,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.flops import Shape, step_flops
-from factory.lora import attach
+from factory.lora import adapter, attach
 from factory.lora.batches import EncodedRow
 from factory.lora.fused import FusedModel
 from factory.lora.layout import lay_out
@@ -14,7 +14,7 @@ RANK, LENGTH, PREFIX = 4, 24, 8
 
 def test_the_count_is_what_the_engine_multiplies_but_for_hidden_places_and_the_zeros_beside_each_b(tmp_path):
     model = attach.load_model(make_tiny_base(tmp_path / "base"), torch.float32, "cpu")
-    model = attach.new_adapter(model, rank=RANK, alpha=8, dropout=0.0, targets=ALL_LINEAR, first_layer=0)
+    model = adapter.new_adapter(model, adapter.AdapterSettings(RANK, 8.0, ALL_LINEAR))
     shape = Shape.of(model.config, RANK)
     fused = FusedModel(model, 0, torch.float32)
     rows = [

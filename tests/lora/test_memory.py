@@ -27,6 +27,7 @@ warnings.filterwarnings("ignore")
 import psutil, torch, transformers
 torch.set_num_threads(1)
 from factory.lora import attach, step
+from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.lora.batches import EncodedRow
 from factory.lora.engine import FusedEngine, open_engine
 
@@ -40,8 +41,9 @@ def new_model(wanted, dtype):
             value.normal_(std=0.02)
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.get_output_embeddings().register_forward_pre_hook(attach._make_contiguous)
-    return attach.new_adapter(model, rank=wanted["rank"], alpha=8.0, dropout=wanted["dropout"],
-                              targets=wanted["targets"], first_layer=wanted["first_layer"])
+    layers = tuple(range(wanted["first_layer"], config.num_hidden_layers))
+    settings = AdapterSettings(wanted["rank"], 8.0, tuple(wanted["targets"]), wanted["dropout"], layers)
+    return new_adapter(model, settings)
 
 def run(wanted):
     dtype, first_layer = getattr(torch, wanted["dtype"]), wanted["first_layer"]

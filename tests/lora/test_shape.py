@@ -6,7 +6,7 @@ import transformers
 
 from factory import store
 from factory.errors import BaseModelError
-from factory.lora import attach, fused
+from factory.lora import adapter, attach, fused
 from factory.lora.shape import read_shape
 from tests.lora.conftest import TARGETS
 from tests.tiny import CONFIGS, make_tiny_base
@@ -24,7 +24,7 @@ def test_weights_and_adapter_are_counted_as_torch_does(tmp_path, tied):
         model = transformers.LlamaForCausalLM(config)
     norms = sum(value.numel() for value in model.parameters() if value.ndim == 1)
     assert shape.parameters == model.num_parameters() - norms
-    model = attach.new_adapter(model, rank=4, alpha=8, dropout=0, targets=TARGETS[:4], first_layer=1)
+    model = adapter.new_adapter(model, adapter.AdapterSettings(4, 8.0, TARGETS[:4], layers=(1, 2)))
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     assert shape.adapter_parameters(4, TARGETS[:4], first_layer=1) == trained
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from factory import hardware, store
 from factory.artifacts import UNHASHED
 from factory.errors import BaseModelError, TrainError, UsageError
-from factory.lora import adapter, attach, batches, fit
+from factory.lora import adapter, attach, batches, distributed, fit
 from factory.rows import Evidence, Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
 from tests.made import make_fact
@@ -208,10 +208,8 @@ def test_settings_that_cannot_train_are_refused(fields: dict[str, object]) -> No
 
 
 def test_how_fast_and_where_is_not_what_is_trained() -> None:
-    left_out = {"micro_batch", "checkpoint_seconds", "device"} | {
-        "continue_from",
-        "preferences",
-    }  # files are inputs
+    left_out = {"micro_batch", "checkpoint_seconds", "device", "checkpointing", "compile"}
+    left_out |= {"continue_from", "preferences"}  # files are inputs
     assert set(TrainConfig.model_fields) - set(TrainConfig().model_dump()) == left_out
 
 
@@ -401,6 +399,30 @@ def test_a_base_of_another_family_trains_too(tmp_path: Path, dataset) -> None:
     )
     assert counts["steps"] == 2
     assert transformers.AutoConfig.from_pretrained(base).model_type == "qwen2"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"quantization": "nf4"},
+        {"quantization": "int8"},
+        {"optimizer": "paged_adamw_8bit"},
+        {"checkpointing": True},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_what_spares_memory_learns_too(run, config: dict) -> None:
+    pytest.importorskip("bitsandbytes")
+    work, counts = run(epochs=12, recall_every=12, **config)
+    losses = [json.loads(line)["loss"] for line in (work / "loss.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.5 * losses[0]
+    assert counts["steps"] == 12
+
+
+def test_quantized_weights_cannot_be_spread_over_processes(run, monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "is_sharded", lambda: True)
+    with pytest.raises(TrainError, match=r"train\.quantization='nf4' cannot be spread.*leave --use_fsdp out"):
+        run(quantization="nf4")
 
 
 def test_the_system_text_of_the_rows_is_trained_as_prompt(tmp_path: Path, run) -> None:
