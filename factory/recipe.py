@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from factory.errors import RecipeError
+from factory.lora.config import TrainConfig  # noqa: TID253  (it imports no torch)
 from factory.stages.chunk import ChunkConfig
 from factory.stages.curate import CurateConfig
 from factory.stages.evaluate import EvaluateConfig
@@ -21,7 +22,6 @@ from factory.stages.ingest import IngestConfig
 from factory.stages.merge import MergeConfig
 from factory.stages.quantize import QuantizeConfig
 from factory.stages.synthesize import SynthesizeConfig
-from factory.stages.train import TrainConfig
 from factory.stages.verify import VerifyConfig
 
 MAX_RECIPE_BYTES = (

@@ -264,7 +264,8 @@ class Loop:
         if tried == 1:
             raise TrainError(
                 f"Memory ran out at step {progress.step} with micro_batch=1, on rows of up to "
-                f"{max(len(self.rows[number].ids) for number in numbers)} tokens: close other programs, lower train.max_tokens or "
+                f"{max(len(self.rows[number].ids) for number in numbers)} tokens: close other programs, lower "
+                "train.max_tokens or "
                 "train.rank, raise train.first_layer, or name a smaller base"
             )
         progress.micro_batch, progress.halvings = tried // 2, progress.halvings + 1

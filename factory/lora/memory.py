@@ -5,11 +5,12 @@ computes.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 from factory.lora.attention import SHORT
+from factory.lora.config import TrainConfig
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
 from factory.lora.shape import Shape
 from factory.lora.step import LOSS_CHUNK, PROMPT_TOKENS
@@ -18,19 +19,9 @@ LIBRARIES_BYTES = 700 << 20  # torch, transformers and peft once imported, measu
 CUDA_BYTES = 1_400_000_000  # context and workspaces, as Unsloth counts them
 LONG_RUN_BYTES = 5 << 29  # what the quickstart's training on a CPU, at 5.1 GiB, peaked above its largest step
 SLACK = 1.2  # steps of small models took up to a fifth more than what is counted here
-NF4_BYTES = (
-    0.5 + 1 / 64 + 4 / (64 * 256)
-)  # 4 bits, a quantized scale for 64 weights, a scale for 256 of these
+# A number of a frozen layer: 4 bits, a quantized scale for 64 of them and a scale for 256 of these; or 8 bits.
+QUANTIZED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 FLOAT = 4
-
-
-class AdapterConfig(Protocol):
-    """What the recipe says of the adapter and the frozen weights."""
-
-    rank: int
-    dropout: float
-    target_modules: tuple[str, ...]
-    quantization: Literal["none", "nf4"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +38,13 @@ class Setup:
     first_layer: int
     dtype_bytes: int
     dropout: bool = False
-    quantized: bool = False
+    quantization: Literal["none", "nf4", "int8"] = "none"
     cuda: bool = False
 
     @property
     def fused(self) -> bool:
         """Whether the fused engine runs, as `engine.open_engine` decides it."""
-        return self.shape.llama and not (self.cuda or self.dropout or self.quantized)
+        return self.shape.llama and not (self.cuda or self.dropout or self.quantization != "none")
 
     @property
     def trained(self) -> int:
@@ -99,7 +90,7 @@ class Parts:
         return sum(asdict(self).values())
 
 
-def setup_of(shape: Shape, config: AdapterConfig, first_layer: int, device: str, dtype: torch.dtype) -> Setup:
+def setup_of(shape: Shape, config: TrainConfig, first_layer: int, device: str, dtype: torch.dtype) -> Setup:
     """Return what a recipe means on a device, computing in a dtype."""
     return Setup(
         shape=shape,
@@ -108,7 +99,7 @@ def setup_of(shape: Shape, config: AdapterConfig, first_layer: int, device: str,
         first_layer=first_layer,
         dtype_bytes=dtype.itemsize,
         dropout=config.dropout > 0,
-        quantized=config.quantization != "none",
+        quantization=config.quantization,
         cuda=device == "cuda",
     )
 
@@ -141,7 +132,7 @@ def recall_step(setup: Setup, load: Load) -> Parts:
 
 def answer_step(setup: Setup, prompt_tokens: int, new_tokens: int) -> Parts:
     """Return what one batch of the evaluation holds: prompts of that length, weights in 16 bits on a GPU, else 32."""
-    plain = replace(setup, quantized=False, dtype_bytes=setup.dtype_bytes if setup.cuda else FLOAT)
+    plain = replace(setup, quantization="none", dtype_bytes=setup.dtype_bytes if setup.cuda else FLOAT)
     answering = _answering(plain, prompt_tokens, new_tokens)
     return _with_reserve(replace(answering, weights=_weights(plain), adapter=FLOAT * plain.trained))
 
@@ -156,12 +147,14 @@ def _with_reserve(parts: Parts, *, long: bool = False) -> Parts:
 
 
 def _weights(setup: Setup) -> float:
-    """Return the bytes of the frozen weights; in 4 bits, the largest layer is unpacked to be computed with."""
+    """Return the bytes of the frozen weights; of quantized ones, the largest is unpacked to be computed with."""
     shape, size = setup.shape, setup.dtype_bytes
-    if not setup.quantized:
+    if setup.quantization == "none":
         return size * shape.parameters
     unpacked = max(rows * columns for rows, columns in shape.modules.values())
-    return NF4_BYTES * shape.layer_parameters + size * (shape.outer_parameters + unpacked)
+    return QUANTIZED_BYTES[setup.quantization] * shape.layer_parameters + size * (
+        shape.outer_parameters + unpacked
+    )
 
 
 def _state(setup: Setup, load: Load) -> Parts:
@@ -193,10 +186,11 @@ def _kept(setup: Setup, row_tokens: int) -> float:
     entering = 2 * shape.width + shape.queries + shape.inner  # of attention, output, gates and down
     residual = 2 * FLOAT * shape.width  # before each norm, in float32
     if setup.fused:
-        attention = _heads(shape) + (
-            shape.heads * row_tokens if row_tokens <= SHORT else shape.queries + 2 * shape.keys
-        )
-        layer = size * (entering + attention + 2 * shape.inner + ranks) + residual
+        if row_tokens <= SHORT:  # computed in float32
+            attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
+        else:
+            attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
+        layer = size * (entering + 2 * shape.inner + ranks) + attention + residual
         return (shape.layers - setup.first_layer) * layer
     if size < FLOAT or setup.dropout:  # a copy of its own for every adapter, from autocast or from dropout
         entering = sum(shape.modules[name][0] for name in setup.targets if name in shape.modules)
@@ -214,8 +208,10 @@ def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
     """Return the bytes a token that the layer being computed needs for a moment, forward or back."""
     shape, size = setup.shape, setup.dtype_bytes
     attention = 4.0 * shape.queries + 2 * shape.keys
-    if setup.fused and backward and row_tokens <= SHORT:  # a bias, and gradients before and after the softmax
-        attention += 3 * shape.heads * row_tokens
+    if (
+        setup.fused and backward and row_tokens <= SHORT
+    ):  # a bias, and gradients around the softmax, in float32
+        attention = FLOAT / size * (attention + 3 * shape.heads * row_tokens)
     mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
     return size * max(attention, mlp) + 3 * FLOAT * shape.width
 

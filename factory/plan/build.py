@@ -5,13 +5,13 @@ from typing import Any
 
 from factory import hardware
 from factory.lora import attach, fit, memory
+from factory.lora.config import first_adapted_layer
 from factory.lora.shape import Shape, read_shape
 from factory.pipeline import Run
 from factory.plan.duration import Speeds, estimate_seconds, probe_flops
 from factory.plan.probe import probe_answers, probe_training
 from factory.plan.workload import find_workload
 from factory.recipe import Recipe
-from factory.stages.train import first_adapted_layer
 
 GIB = 2**30
 PROBED_PARAMETERS = 500_000_000  # a training step of a larger base takes minutes on a CPU

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from factory.lora import attach
+from factory.lora.config import TrainConfig, first_adapted_layer
 from factory.lora.shape import Shape
 from factory.plan.workload import Workload
 from factory.recipe import Recipe
-from factory.stages.train import TrainConfig, first_adapted_layer
 
 PROBE_SECONDS, PROBE_WIDTH = 0.5, 1024
 # Seconds that the quickstart's stages took on two cores with AVX-512 and bf16: 37 files, 814 facts and passages,

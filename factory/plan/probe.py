@@ -60,7 +60,13 @@ def take_largest_step(recipe: Recipe, tokens: int, rows: int, out: Path) -> int:
     Raises:
         FactoryError: training cannot take the step.
     """
-    changes = {"epochs": 1, "recall_every": 1, "batch_size": rows, "micro_batch": rows, "max_tokens": tokens}
+    changes: dict[str, Any] = {
+        "epochs": 1,
+        "recall_every": 1,
+        "batch_size": rows,
+        "micro_batch": rows,
+        "max_tokens": tokens,
+    }
     changes |= {"distill": 0.0, "preferences": None, "continue_from": None}
     settings = recipe.train.model_copy(update=changes)
     run = Run(recipe.model_copy(update={"train": settings}), out, lambda line: None)

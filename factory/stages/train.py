@@ -69,33 +69,13 @@ def train(
         TrainError: there is nothing to train on, the disk is too small, a check before the first step failed, the
             loss is not finite, or not even one row fits into memory.
     """
-    from factory.lora import (
-        adapter,
-        attach,
-        batches,
-        distributed,
-        documents,
-        fit,
-        preferences,
-        preflight,
-        recall,
-    )
+    from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
     from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
-    preferred = []
-    if config.preferences:
-        tested = read_rows(dataset / "test.jsonl", Question)
-        preferred = preferences.read_preferences(config.preferences, [*questions, *tested])
-    _refuse_hopeless(rows, work)
-    sharded, is_main = distributed.is_sharded(), distributed.is_main()
-    if sharded and config.quantization != "none":
-        raise TrainError(
-            f"train.quantization={config.quantization!r} cannot be spread over processes: leave --use_fsdp out, or "
-            "set it to none"
-        )
+    _refuse_hopeless(config, rows, work)
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
     attach.seed_everything(seed)
@@ -105,19 +85,11 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
-    pairs = preferences.encode_pairs(tokenizer, preferred, system, config.max_tokens) if preferred else None
+    pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
     choice = _plan(config, base, encoded, device, dtype)
-    model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
-    shape = adapter.settings_of(config, model.config.get_text_config().num_hidden_layers)
-    if config.continue_from:
-        model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
-    else:
-        model = adapter.new_adapter(model, shape, base=base, rows=encoded)
-    begun = adapter.beginning(model, shape)
+    model, begun = _open_model(config, base, base_name, encoded, device, dtype)
     first_layer = adapter.first_trained_layer(model)
-    if sharded:
-        distributed.shard(model, device)
-    if not is_main:
+    if not distributed.is_main():
         attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -126,7 +98,7 @@ def train(
         _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
     )
     folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
-    with Progress("train", shown=is_main) as bar, Curves(work) as curves:
+    with Progress("train", shown=distributed.is_main()) as bar, Curves(work) as curves:
 
         def report(row: dict[str, float]) -> None:
             curves.add(row)
@@ -134,20 +106,20 @@ def train(
                 bar.training_step(row)
 
         loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
-        alone = distributed.num_processes() == 1
         checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
-        progress = loop.run(checks if alone else None)
-        if is_main:
+        progress = loop.run(checks if distributed.num_processes() == 1 else None)
+        if distributed.is_main():
             curves.finish(progress.history, progress.recall)
     counts = {"distilled_tokens": objective.num_spoken} if objective else {}
     if pairs:
         counts |= _prefer(config, model, pairs, settings, work, measure)
-    if not sharded:
+    if distributed.is_main() and not distributed.is_sharded():
         last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
         losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
-        if is_main:
-            _write_lines(work / "document_loss.jsonl", losses)
-    if is_main:
+        store.write_text(
+            work / "document_loss.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
+        )
+    if distributed.is_main():
         adapter.save_adapter(model, work, base_name, begun)
         shutil.rmtree(folder, ignore_errors=True)
     return {
@@ -173,6 +145,37 @@ def train(
         **counts,
         **(adapter.shape(model) if config.continue_from else {}),
     }
+
+
+def _open_model(
+    config: TrainConfig, base: Path, base_name: str, rows: list["EncodedRow"], device: str, dtype: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return the base with the adapter to train on it, and what that adapter stood for when it began."""
+    from factory.lora import adapter, attach, distributed
+
+    sharded = distributed.is_sharded()
+    model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
+    settings = adapter.settings_of(config, model.config.get_text_config().num_hidden_layers)
+    if config.continue_from:
+        model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
+    else:
+        model = adapter.new_adapter(model, settings, base=base, rows=rows)
+    begun = adapter.beginning(model, settings)
+    return (distributed.shard(model, device) if sharded else model), begun
+
+
+def _read_pairs(
+    path: Path | None, dataset: Path, tokenizer: Any, system: str, max_tokens: int
+) -> "Pairs | None":
+    """Return the pairs of answers to train on afterwards, if there is a file; none may spoil the test."""
+    from factory.lora import preferences
+
+    if path is None:
+        return None
+    tested = [
+        question for name in ("valid.jsonl", "test.jsonl") for question in read_rows(dataset / name, Question)
+    ]
+    return preferences.encode_pairs(tokenizer, preferences.read_preferences(path, tested), system, max_tokens)
 
 
 def _distillation(
@@ -230,7 +233,14 @@ def _prefer(
     }
 
 
-def _refuse_hopeless(rows: list[Example], work: Path) -> None:
+def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> None:
+    from factory.lora import distributed
+
+    if distributed.is_sharded() and config.quantization != "none":
+        raise TrainError(
+            f"train.quantization={config.quantization!r} cannot be spread over processes: leave --use_fsdp out, or "
+            "set it to none"
+        )
     if not rows:
         raise TrainError(
             "The dataset has no training rows: look at its README.md for what was dropped and why"
@@ -264,7 +274,3 @@ def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dty
             available / GIB,
         )
     return choice
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    store.write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

@@ -21,7 +21,8 @@ setups = st.builds(
         tied=st.booleans(), llama=st.booleans(),
     ),
     rank=st.integers(1, 256), targets=st.sampled_from([TARGETS, TARGETS[:2]]), first_layer=st.integers(0, 1),
-    dtype_bytes=st.sampled_from([2, 4]), dropout=st.booleans(), quantized=st.booleans(), cuda=st.booleans(),
+    dtype_bytes=st.sampled_from([2, 4]), dropout=st.booleans(),
+    quantization=st.sampled_from(["none", "nf4", "int8"]), cuda=st.booleans(),
 )  # fmt: skip
 loads = st.builds(
     Load, tokens=st.integers(16, 2000), labels=st.integers(1, 16), kept_tokens=st.integers(0, 10**6)

@@ -168,7 +168,7 @@ def test_on_a_gpu_steps_take_about_what_litgpt_published(shape, quantized, rows,
 
     Source: Lightning-AI/litgpt, config_hub/finetune/README.md (rank 32, bf16 or NF4; micro-batches of 1 and 2).
     """
-    setup = Setup(shape, 32, TARGETS, 0, 2, quantized=quantized, cuda=True)
+    setup = Setup(shape, 32, TARGETS, 0, 2, quantization="nf4" if quantized else "none", cuda=True)
     step = memory.train_step(setup, Load(512, 512), rows)
     assert predicted(step) == pytest.approx(published * GB, rel=0.25)
 
@@ -179,13 +179,13 @@ def test_weights_and_optimizer_are_most_of_what_torchtune_published(quantized, p
 
     Source: pytorch/torchtune, README.md (memory and training speed).
     """
-    setup = Setup(LLAMA_8B, 8, TARGETS, 0, 2, quantized=quantized, cuda=True)
+    setup = Setup(LLAMA_8B, 8, TARGETS, 0, 2, quantization="nf4" if quantized else "none", cuda=True)
     step = memory.train_step(setup, Load(1, 1), 1)
     assert 0.7 * published < predicted(step) / GIB < published
 
 
 def test_a_gpu_answers_in_16_bits_and_a_cpu_in_32():
-    trained = Setup(QWEN_1B, 16, TARGETS, 0, 2, quantized=True, cuda=True)
+    trained = Setup(QWEN_1B, 16, TARGETS, 0, 2, quantization="nf4", cuda=True)
     assert memory.answer_step(trained, 64, 8).weights == 2 * QWEN_1B.parameters
     assert memory.answer_step(replace(trained, cuda=False), 64, 8).weights == 4 * QWEN_1B.parameters
 
