@@ -63,7 +63,9 @@ class Progress:
         )
 
     def training_step(self, row: dict[str, float]) -> None:
-        """Say where training stands, from a row of its curve."""
+        """Say where training stands, from a row of its curve; one without a loss says nothing."""
+        if "loss" not in row:
+            return
         done, total = int(row["step"]), int(row["num_steps"])
         note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  {row['mfu']:.0%} MFU"
         note += f"  {row['memory_bytes'] / 2**30:.1f} GiB"

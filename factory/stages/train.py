@@ -102,8 +102,7 @@ def train(
 
         def report(row: dict[str, float]) -> None:
             curves.add(row)
-            if "loss" in row:
-                bar.training_step(row)
+            bar.training_step(row)
 
         loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
         checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
@@ -113,13 +112,11 @@ def train(
     counts = {"distilled_tokens": objective.num_spoken} if objective else {}
     if pairs:
         counts |= _prefer(config, model, pairs, settings, work, measure)
-    if distributed.is_main() and not distributed.is_sharded():
-        last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
-        losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
-        store.write_text(
-            work / "document_loss.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
-        )
+    last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+    losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
     if distributed.is_main():
+        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
+        store.write_text(work / "document_loss.jsonl", lines)
         adapter.save_adapter(model, work, base_name, begun)
         shutil.rmtree(folder, ignore_errors=True)
     return {

@@ -44,7 +44,7 @@ def test_rows_that_were_asked_for_stay_and_are_said_not_to_fit():
 def test_a_t4_holds_the_recipe_made_for_it_and_a_batch_of_a_larger_base_in_parts():
     """A T4 has 15 GiB; NF4 bases of 0.5 to 4 billion parameters are what people train on it."""
     load, available = Load(256, 64), 15 * GIB
-    small = Setup(QWEN_1B, 16, TARGETS, 0, 2, quantized=True, cuda=True)
+    small = Setup(QWEN_1B, 16, TARGETS, 0, 2, quantization="nf4", cuda=True)
     choice = fit.plan_training(small, load, 16, available)
     assert choice.fits
     assert choice.micro_batch >= 8
@@ -52,4 +52,6 @@ def test_a_t4_holds_the_recipe_made_for_it_and_a_batch_of_a_larger_base_in_parts
     choice = fit.plan_training(large, Load(1024, 256), 16, available)
     assert choice.fits
     assert 1 <= choice.micro_batch < 16
-    assert not fit.plan_training(replace(small, shape=LLAMA_8B, quantized=False), load, 16, available).fits
+    assert not fit.plan_training(
+        replace(small, shape=LLAMA_8B, quantization="none"), load, 16, available
+    ).fits

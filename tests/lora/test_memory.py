@@ -197,4 +197,4 @@ def test_four_bits_take_what_bitsandbytes_keeps():
     )
     nested = state.state2
     kept = packed.numel() + state.absmax.numel() + nested.absmax.numel() * 4 + nested.code.numel() * 4
-    assert kept / 1024**2 == pytest.approx(memory.NF4_BYTES, rel=0.01)
+    assert kept / 1024**2 == pytest.approx(memory.QUANTIZED_BYTES["nf4"], rel=0.01)

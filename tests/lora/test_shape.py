@@ -33,6 +33,7 @@ def test_weights_and_adapter_are_counted_as_torch_does(tmp_path, tied):
 def test_the_engine_that_runs_is_told_from_the_configuration(tmp_path, family):
     base = make_tiny_base(tmp_path / family, family=family)
     model = attach.load_model(base, torch.float32, "cpu")
+    model = adapter.new_adapter(model, adapter.AdapterSettings(4, 8.0, TARGETS))
     assert read_shape(base).llama == fused.is_supported(model)
 
 
