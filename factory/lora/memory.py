@@ -107,7 +107,7 @@ def setup_of(shape: Shape, config: TrainConfig, first_layer: int, device: str, d
 def train_step(setup: Setup, load: Load, rows: int) -> Parts:
     """Return what one step holds at its peak, the forward pass of that many longest rows being done."""
     labels = rows * load.labels
-    logits = 2 * FLOAT * min(labels, LOSS_CHUNK) if setup.fused else 3 * FLOAT * labels
+    logits = 2 * FLOAT * min(labels, LOSS_CHUNK)
     return _with_reserve(
         replace(
             _state(setup, load),

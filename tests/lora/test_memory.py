@@ -22,7 +22,7 @@ GB, GIB = 10**9, 1 << 30
 
 # One step, or one batch of answers, in a process of its own: what it adds to the libraries.
 MEASURE = """
-import json, resource, sys, warnings
+import json, sys, warnings
 warnings.filterwarnings("ignore")
 import psutil, torch, transformers
 torch.set_num_threads(1)
@@ -71,7 +71,8 @@ small = {"hidden_size": 32, "num_hidden_layers": wanted["first_layer"] + 1, "int
 run(wanted | {"config": wanted["config"] | small, "rows": 2, "rank": 1, "answers": wanted["answers"] and [2, 8]})
 before = psutil.Process().memory_info().rss  # the code of the kernels is loaded
 run(wanted)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+status = open("/proc/self/status").read()  # ru_maxrss would hold what the parent had when it forked
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024 - before)
 """
 
 
@@ -170,7 +171,8 @@ def test_on_a_gpu_steps_take_about_what_litgpt_published(shape, quantized, rows,
     """
     setup = Setup(shape, 32, TARGETS, 0, 2, quantization="nf4" if quantized else "none", cuda=True)
     step = memory.train_step(setup, Load(512, 512), rows)
-    assert predicted(step) == pytest.approx(published * GB, rel=0.25)
+    whole_logits = 3 * 4 * rows * 512 * shape.vocabulary  # which litgpt keeps, in 16 and 32 bits
+    assert predicted(replace(step, logits=whole_logits)) == pytest.approx(published * GB, rel=0.25)
 
 
 @pytest.mark.parametrize(("quantized", "published"), [(False, 16.2), (True, 7.4)])
