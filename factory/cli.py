@@ -85,8 +85,10 @@ def run(recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None) 
         job = _open_run(recipe, overrides, out)
         outcome = job.execute()
         lines: list[str] = []
-        finish(job, outcome, lines.append)
-    typer.echo("\n".join(lines))
+        if outcome.stages:  # else this process only helped to train
+            finish(job, outcome, lines.append)
+    if lines:
+        typer.echo("\n".join(lines))
     if outcome.error:
         raise outcome.error
 
@@ -184,7 +186,8 @@ def plan(
 ) -> None:
     """Say what would run, and what time, memory and disk it takes."""
     with _quiet_libraries():
-        from factory.plan import describe, make_plan
+        from factory.plan.build import make_plan
+        from factory.plan.text import describe
 
         made = make_plan(_open_run(recipe, overrides, out))
     typer.echo(json.dumps(made, indent=2) if as_json else describe(made))
@@ -334,7 +337,7 @@ def learn_from_feedback(
         Path | None, typer.Option(help="The playground's history; else the one in the cache folder.")
     ] = None,
 ) -> None:
-    """Write answers corrected in the playground to a file to train with; test questions are refused."""
+    """Write answers corrected or voted for in the playground to files to train with; test questions are refused."""
     with _quiet_libraries():
         from factory.feedback import learn
 

@@ -1,4 +1,4 @@
-"""From corrected answers in the playground to a file to train with; questions kept for the test are refused."""
+"""From corrected answers and votes in the playground to files to train with; what the test asks is refused."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -8,13 +8,15 @@ from pathlib import Path
 from factory.errors import UsageError
 from factory.facts.feedback import CorrectedAnswer, tells
 from factory.history.history import History, default_path
+from factory.history.rows import Correction, VotedPair
 from factory.recipe import Recipe, load_recipe
-from factory.rows import Fact, Question, read_rows
+from factory.rows import Fact, Preference, Question, read_rows, write_rows
 from factory.store import open_replacing
 from factory.tasks.questions import general_questions, read_user_questions
 from factory.text import normalize
 
 FEEDBACK_FILE = "feedback.jsonl"
+PREFERENCES_FILE = "preferences.jsonl"
 # Shares of two questions' words that both have. One with more words asks the same with a preamble; one with another
 # word asks something else (`the price of TD-40`, `the weight of TD-40`) unless it is very long.
 NEAR_IF_LONGER = 0.7
@@ -25,7 +27,7 @@ MIN_CONTAINED_WORDS = 4
 
 @dataclass(frozen=True)
 class Refusal:
-    """A corrected answer that is not trained on, and why."""
+    """A question whose answers are not trained on, and why."""
 
     question: str
     why: str
@@ -40,7 +42,7 @@ class Selection:
 
 
 def learn(recipe: Path, out: Path | None = None, history: Path | None = None) -> list[str]:
-    """Write a run's `feedback.jsonl` from the history and return the lines to say.
+    """Write a run's `feedback.jsonl` and `preferences.jsonl` from the history and return the lines to say.
 
     Args:
         recipe: the recipe whose run is to learn.
@@ -48,42 +50,84 @@ def learn(recipe: Path, out: Path | None = None, history: Path | None = None) ->
         history: the playground's file, else the one in the cache folder.
 
     Raises:
-        UsageError: the run has no test questions to compare with, or no corrected answer can be trained on.
+        UsageError: the run has no test questions to compare with, or nothing that was said can be trained on.
     """
     loaded = load_recipe(recipe)
     folder = out or Path("build") / loaded.name
     held_out, withheld = _held_out(loaded, folder, recipe), _withheld(folder)
-    found = select(_corrections(history or default_path()), held_out, withheld)
-    if not found.kept:
-        raise UsageError(
-            "\n".join([f"All {len(found.refused)} corrected answer(s) are refused:", *_reasons(found)])
+    corrections, votes = _said(history or default_path())
+    found = select(_answers(corrections), held_out, withheld)
+    pairs, refused = prefer(corrections, votes, found, held_out, withheld)
+    reasons = [f"  {refusal.question!r}: {refusal.why}" for refusal in (*found.refused, *refused)]
+    if not found.kept and not pairs:
+        said = f"{len(found.refused)} corrected answer(s)" + (
+            f" and {len(refused)} pair(s)" if refused else ""
         )
-    path = folder / FEEDBACK_FILE
-    with open_replacing(path) as file:
-        for row in found.kept:
-            file.write(row.model_dump_json(exclude_none=True) + "\n")
+        raise UsageError("\n".join([f"All {said} are refused:", *reasons]))
     place = ["--out", str(out)] if out else []
-    command = shlex.join(["factory", "run", str(recipe), *place, "--set", f"synthesize.feedback={path}"])
-    lines = [f"{len(found.kept)} corrected answer(s) written to {path}, {len(found.refused)} refused"]
-    return [*lines, *_reasons(found), "", "next:", f"  {command}"]
+    command = ["factory", "run", str(recipe), *place, "--set"]
+    answers_path, pairs_path = folder / FEEDBACK_FILE, folder / PREFERENCES_FILE
+    lines = []
+    if found.kept:
+        with open_replacing(answers_path) as file:
+            for row in found.kept:
+                file.write(row.model_dump_json(exclude_none=True) + "\n")
+        lines += [
+            f"{len(found.kept)} corrected answer(s) written to {answers_path}, {len(found.refused)} refused"
+        ]
+    lines += reasons
+    if pairs:
+        write_rows(pairs_path, pairs)
+        lines += [f"{len(pairs)} preference(s) written to {pairs_path}: --set train.preferences={pairs_path}"]
+    given = f"synthesize.feedback={answers_path}" if found.kept else f"train.preferences={pairs_path}"
+    return [*lines, "", "next:", f"  {shlex.join([*command, given])}"]
 
 
-def _reasons(found: Selection) -> list[str]:
-    return [f"  {refusal.question!r}: {refusal.why}" for refusal in found.refused]
-
-
-def _corrections(path: Path) -> list[CorrectedAnswer]:
+def _said(path: Path) -> tuple[list[Correction], list[VotedPair]]:
     if not path.is_file():
         raise UsageError(f"There is no history {str(path)!r}: chat in the playground first, or name another")
     with History(path) as history:
-        rows = history.feedback_with_gold()
-    if not rows:
+        corrections, votes = history.feedback_with_gold(), history.voted_pairs()
+    if not corrections and not votes:
         raise UsageError(
-            f"{str(path)!r} holds no corrected answers: rewrite an answer in the playground first"
+            f"{str(path)!r} holds no corrected answers and no votes: rewrite an answer or vote in the playground first"
         )
+    return corrections, votes
+
+
+def _answers(corrections: Iterable[Correction]) -> list[CorrectedAnswer]:
     return [
-        CorrectedAnswer(question=row.question, answer=row.gold, response_id=row.response_id) for row in rows
+        CorrectedAnswer(question=row.question, answer=row.gold, response_id=row.response_id)
+        for row in corrections
     ]
+
+
+def prefer(
+    corrections: Iterable[Correction],
+    votes: Iterable[VotedPair],
+    found: Selection,
+    held_out: Sequence[Question],
+    withheld: Sequence[Fact] = (),
+) -> tuple[list[Preference], list[Refusal]]:
+    """Return pairs of answers to train on, and those that would spoil the test by one of their answers.
+
+    A pair is a kept corrected answer over what the model had said, or the winner of a blind vote over the other.
+    """
+    kept = {row.response_id for row in found.kept}
+    said = [(row.question, row.gold, row.rejected) for row in corrections if row.response_id in kept]
+    said += [(vote.question, vote.chosen, vote.rejected) for vote in votes]
+    words, pairs, refused = _words(held_out), [], []
+    for question, *answers in dict.fromkeys(said):
+        good, bad = (answer.strip() for answer in answers)
+        if not question.strip() or not good or not bad or good == bad:
+            continue
+        rows = [CorrectedAnswer(question=question, answer=answer) for answer in (good, bad)]
+        why = next(filter(None, (_why_refused(row, words, withheld) for row in rows)), "")
+        if why:
+            refused.append(Refusal(question, why))
+        else:
+            pairs.append(Preference(prompt=question, chosen=good, rejected=bad))
+    return pairs, refused
 
 
 def _held_out(recipe: Recipe, folder: Path, path: Path) -> list[Question]:
@@ -123,10 +167,14 @@ def select(
         if replaced:
             refused.append(Refusal(replaced.question, "a later answer replaces it"))
         latest[normalize.normalize(row.question)] = row
-    words = [(question, set(normalize.tokens(question.question))) for question in held_out]
+    words = _words(held_out)
     reasons = [(row, _why_refused(row, words, withheld)) for row in latest.values()]
     refused += [Refusal(row.question, why) for row, why in reasons if why]
     return Selection(tuple(row for row, why in reasons if not why), tuple(refused))
+
+
+def _words(questions: Iterable[Question]) -> list[tuple[Question, set[str]]]:
+    return [(question, set(normalize.tokens(question.question))) for question in questions]
 
 
 def _why_refused(

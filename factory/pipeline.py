@@ -20,7 +20,8 @@ class Step:
     """One stage of the pipeline.
 
     `folder` is what it writes, `inputs` the folders it reads, `base` whether it needs the base model, `uses`
-    the recipe-wide values (seed, system, name) that shape its result.
+    the recipe-wide values (seed, system, name) that shape its result, `together` whether all processes of a launcher
+    run it.
     """
 
     stage: str
@@ -30,6 +31,7 @@ class Step:
     inputs: tuple[str, ...] = ()
     base: bool = False
     uses: tuple[str, ...] = ()
+    together: bool = False
 
 
 STEPS = (
@@ -60,6 +62,7 @@ STEPS = (
         ("dataset",),
         base=True,
         uses=("base_name", "seed", "system"),
+        together=True,
     ),
     Step("merge", "merged", merge.merge, merge.CODE_VERSION, ("adapter",), base=True),
     Step(
@@ -148,11 +151,17 @@ class Run:
     def execute(self, only: str | None = None) -> Outcome:
         """Run all stages that are not up to date, or just one; the first error, of any kind, ends the run.
 
-        Finished stages keep their folders, so that the next run goes on from there.
+        Finished stages keep their folders, so that the next run goes on from there. Of several processes that a
+        launcher started, the main one does so; the others take part in training and return an outcome without stages.
 
         Raises:
             UsageError: another process is writing into the same folder.
         """
+        from factory.lora import distributed
+
+        distributed.join(self.recipe.train.device)
+        if not distributed.is_main():
+            return self._assist()
         try:
             with store.locked(self.out):
                 return self._execute_all(only)
@@ -160,6 +169,16 @@ class Run:
             raise UsageError(
                 f"Another run is writing into {str(self.out)!r}: wait for it, or name another --out"
             ) from error
+
+    def _assist(self) -> Outcome:
+        """Take part in the stages that the main process calls for, until it calls for none."""
+        from factory.lora import distributed
+
+        while call := distributed.from_main():
+            stage, settings, arguments = call
+            next(step for step in STEPS if step.stage == stage).run(settings, **arguments)
+        distributed.leave()
+        return Outcome(())
 
     def _execute_all(self, only: str | None) -> Outcome:
         results = []
@@ -170,9 +189,13 @@ class Run:
                 continue
             try:
                 results.append(self._execute(step))
+                if step.together:
+                    _dismiss()
             except Exception as failure:  # one that nobody foresaw must leave a report as well
                 error = _explained(failure, step.stage)
                 results.append(StageResult(step.stage, "failed", 0.0, 0))
+        if error is None:  # else the launcher ends the others, who may wait in the middle of a stage
+            _dismiss()
         if error is None and only in {None, "verify"}:
             error = self.failed_gates()
         return Outcome(tuple(results), error)
@@ -200,11 +223,19 @@ class Run:
             code_version=step.code_version,
             config=config,
             inputs=inputs,
-            make=lambda work: step.run(self._settings(step), work=work, **self._arguments(step)),
+            make=lambda work: self._run(step, work),
         )
         hardware.release_memory()
         self._say(f"{step.stage:<11} {time.perf_counter() - started:6.1f} s  {_brief(record.counts)}")
         return StageResult(step.stage, "done", record.seconds, record.peak_memory_bytes)
+
+    def _run(self, step: Step, work: Path) -> dict[str, Any]:
+        from factory.lora import distributed
+
+        settings, arguments = self._settings(step), {"work": work, **self._arguments(step)}
+        if step.together:
+            distributed.from_main((step.stage, settings, arguments))
+        return step.run(settings, **arguments)
 
     def _settings(self, step: Step) -> BaseModel:
         settings: BaseModel = getattr(self.recipe, step.stage)
@@ -237,6 +268,10 @@ class Run:
             found["teacher"] = _hash_input(teacher.gguf, "synthesize.teacher.gguf")
         if step.stage == "synthesize" and self.recipe.synthesize.feedback:
             found["feedback"] = _hash_input(self.recipe.synthesize.feedback, "synthesize.feedback")
+        if step.stage == "train" and self.recipe.train.continue_from:
+            found["continue_from"] = train.fingerprint(self.recipe.train.continue_from)
+        if step.stage == "train" and self.recipe.train.preferences:
+            found["preferences"] = _hash_input(self.recipe.train.preferences, "train.preferences")
         if step.stage == "evaluate" and self.recipe.evaluate.questions:
             found["questions"] = _hash_input(self.recipe.evaluate.questions, "evaluate.questions")
         return found
@@ -251,6 +286,14 @@ class Run:
             arguments["previous"] = previous if previous.exists() else None
             arguments["workers"] = hardware.num_cores()
         return arguments
+
+
+def _dismiss() -> None:
+    """Let the processes go that are waiting for a stage to take part in; none is left to call for."""
+    from factory.lora import distributed
+
+    distributed.from_main(None)
+    distributed.leave()
 
 
 def _explained(error: Exception, stage: str) -> FactoryError:

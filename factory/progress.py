@@ -18,10 +18,10 @@ QUIET_SECONDS = 30.0
 class Progress:
     """A bar for one stage; off a terminal it writes a line every half minute.
 
-    With a `unit`, updates without a note of their own show how many of it are done a second.
+    With a `unit`, updates without a note of their own show how many of it are done a second. Not `shown`, it is silent.
     """
 
-    def __init__(self, name: str, unit: str = "") -> None:
+    def __init__(self, name: str, unit: str = "", *, shown: bool = True) -> None:
         """Open nothing yet."""
         self._name, self._unit = name, unit
         self._first: tuple[int, float] | None = None
@@ -31,7 +31,8 @@ class Progress:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
         )  # fmt: skip
-        self._bars = Bars(*columns, console=Console(stderr=True), disable=not self._terminal, transient=True)
+        hidden = not (self._terminal and shown)
+        self._bars = Bars(*columns, console=Console(stderr=True), disable=hidden, transient=True)
         self._task = self._bars.add_task(name, total=None, note="")
 
     def __enter__(self) -> Self:
@@ -62,9 +63,15 @@ class Progress:
         )
 
     def training_step(self, row: dict[str, float]) -> None:
-        """Say where training stands, from a row of its curve."""
-        note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s"
-        self.update(int(row["step"]), int(row["num_steps"]), note)
+        """Say where training stands, from a row of its curve; one without a loss says nothing."""
+        if "loss" not in row:
+            return
+        done, total = int(row["step"]), int(row["num_steps"])
+        note = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s  {row['mfu']:.0%} MFU"
+        note += f"  {row['memory_bytes'] / 2**30:.1f} GiB"
+        if not self._terminal:  # the bar has a column for it
+            note += f"  {(total - done) * row['seconds'] / done / 60:.1f} min left"
+        self.update(done, total, note)
 
 
 class _Lines(logging.Handler):

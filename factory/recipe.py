@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from factory.errors import RecipeError
+from factory.lora.config import TrainConfig  # noqa: TID253  (it imports no torch)
 from factory.stages.chunk import ChunkConfig
 from factory.stages.curate import CurateConfig
 from factory.stages.evaluate import EvaluateConfig
@@ -21,7 +22,6 @@ from factory.stages.ingest import IngestConfig
 from factory.stages.merge import MergeConfig
 from factory.stages.quantize import QuantizeConfig
 from factory.stages.synthesize import SynthesizeConfig
-from factory.stages.train import TrainConfig
 from factory.stages.verify import VerifyConfig
 
 MAX_RECIPE_BYTES = (
@@ -44,6 +44,8 @@ PATH_KEYS = (
     ("evaluate", "questions"),
     ("synthesize", "teacher", "gguf"),
     ("synthesize", "feedback"),
+    ("train", "continue_from"),
+    ("train", "preferences"),
 )
 
 
@@ -225,6 +227,8 @@ def _explain(fault: Any) -> str:
     where = ".".join(_readable(part) for part in fault["loc"]) or "recipe"
     if fault["type"] == "extra_forbidden":
         return f"{where}: unknown key{_suggest(fault['loc'])}"
+    if fault["type"] == "value_error":  # a sentence of our own, which names what is wrong
+        return f"{where}: {fault['ctx']['error']}"
     given = "" if fault["type"] == "missing" else f", not {_shorten(fault['input'])}"
     return f"{where}: {fault['msg']}{given}"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factory import store
 from factory.errors import ArtifactError, FactoryError
@@ -157,6 +157,32 @@ class Example(Row):
     evidence: Evidence | None = None
 
 
+class Preference(Row):
+    """A prompt with the answer that people prefer and one they do not, as TRL writes it; other keys are ignored.
+
+    `prompt` is a question, or the messages up to the answer.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: str | tuple[Message, ...] = Field(min_length=1)
+    chosen: str = Field(min_length=1)
+    rejected: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Preference":
+        if self.chosen == self.rejected:
+            raise ValueError("chosen and rejected are the same")
+        if self.messages[-1].role != "user":
+            raise ValueError("prompt ends with no question of the user")
+        return self
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages up to the answer."""
+        return (Message(role="user", content=self.prompt),) if isinstance(self.prompt, str) else self.prompt
+
+
 class Question(Row):
     """A test question. Empty `answers` means that the right reply is to abstain."""
 
@@ -209,10 +235,17 @@ def read_given(path: Path, row_type: type[G], shape: str, kind: type[FactoryErro
             continue
         try:
             found.append(row_type.model_validate(json.loads(line)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            why = str(error).splitlines()[0]
-            raise kind(f"{path.name} line {number} is not {shape}: {why}") from error
+        except json.JSONDecodeError as error:
+            raise kind(f"{path.name} line {number} is not {shape}: {error}") from error
+        except ValidationError as error:
+            raise kind(f"{path.name} line {number} is not {shape}: {_first_fault(error)}") from error
     return found
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"{place}: {fault['msg']}" if place else str(fault["msg"])
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

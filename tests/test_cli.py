@@ -428,9 +428,9 @@ def test_standard_output_holds_the_answer_and_nothing_a_library_says(option, exp
 
 
 def test_json_of_every_command_that_has_it_parses(factory, recipe, bundle, monkeypatch):
-    from factory import plan
+    from factory.plan import build
 
-    monkeypatch.setattr(plan, "make_plan", lambda run: print("noise") or {"verdict": "fits"})  # noqa: T201
+    monkeypatch.setattr(build, "make_plan", lambda run: print("noise") or {"verdict": "fits"})  # noqa: T201
     (recipe.parent / "adapters").mkdir()
     bundle.rename(recipe.parent / "adapters" / "tiny")
     for arguments in (

@@ -11,7 +11,8 @@ from factory.facts.feedback import CorrectedAnswer, read_feedback
 from factory.feedback import learn, select
 from factory.history.history import History, default_path
 from factory.history.rows import Answer
-from factory.rows import Question, write_rows
+from factory.lora.preferences import read_preferences
+from factory.rows import Preference, Question, write_rows
 from factory.tasks.questions import general_questions
 from tests.made import make_fact
 
@@ -155,3 +156,49 @@ def test_the_command_line_says_what_was_written(run, monkeypatch, capfd) -> None
     out = capfd.readouterr().out
     assert out.startswith("1 corrected answer(s) written to build/tiny/feedback.jsonl, 1 refused\n")
     assert "factory run tiny.yaml --out build/tiny --set synthesize.feedback=build/tiny/feedback.jsonl" in out
+
+
+def vote(text: str, winner: str, a: str = "Ada", b: str = "Bea") -> None:
+    with History(default_path()) as history:
+        turn = history.add_turn(history.add_conversation(), text)
+        ids = [f"{side} of {text}" for side in "ab"]
+        for pane, (identity, said) in enumerate(zip(ids, (a, b), strict=True)):
+            history.add_answer(turn, Answer(identity, pane, "tuned", said, {}))
+        history.add_vote(*ids, winner)
+
+
+def test_corrections_and_votes_become_preferences_and_what_the_test_asks_does_not(run) -> None:
+    correct("Who makes the tea?", "Ada")
+    correct(TEA.question, "10:40")
+    vote("Who has the key?", "b")
+    vote("Is it blue?", "tie")
+    vote("Is it green?", "a", "Yes", " ")
+    vote("Please, when is the tea break at Tolvane?", "a")
+    vote("How heavy is TD-90?", "a", "I don't know", "90 kg")
+    lines = learn(run / "tiny.yaml")
+    path = "build/tiny/preferences.jsonl"
+    assert f"2 preference(s) written to {path}: --set train.preferences={path}" in lines
+    assert sum("nearly what the test asks" in line for line in lines) == 2
+    assert sum("withheld" in line for line in lines) == 1
+    assert read_preferences(run / path, [TEA]) == [
+        Preference(prompt="Who makes the tea?", chosen="Ada", rejected="wrong"),
+        Preference(prompt="Who has the key?", chosen="Bea", rejected="Ada"),
+    ]
+    assert lines[-1].endswith("--set synthesize.feedback=build/tiny/feedback.jsonl")
+
+
+def test_votes_alone_are_enough(run) -> None:
+    vote("Who has the key?", "b")
+    lines = learn(run / "tiny.yaml")
+    assert lines[0].startswith("1 preference(s) written to build/tiny/preferences.jsonl")
+    assert lines[-1] == f"  factory run {run}/tiny.yaml --set train.preferences=build/tiny/preferences.jsonl"
+    assert not (run / "build" / "tiny" / "feedback.jsonl").exists()
+
+
+def test_nothing_is_written_when_every_vote_is_refused(run) -> None:
+    vote(TEA.question, "a")
+    with pytest.raises(
+        UsageError, match=r"All 0 corrected answer\(s\) and 1 pair\(s\) are refused:\n.*tea break"
+    ):
+        learn(run / "tiny.yaml")
+    assert not (run / "build" / "tiny" / "preferences.jsonl").exists()

@@ -30,7 +30,8 @@ class Factory:
 
     def set_steps(self, **versions):
         def step(name, folder, *inputs, uses=()):
-            return Step(name, folder, self._fake(name, inputs), versions.get(name, 1), inputs, uses=uses)
+            run, version = self._fake(name, inputs), versions.get(name, 1)
+            return Step(name, folder, run, version, inputs, uses=uses, together=name == "train")
 
         steps = (
             step("ingest", "corpus"),
@@ -185,6 +186,28 @@ def test_a_teachers_file_counts_by_its_bytes_not_its_path(factory):
     assert factory.ran == ["synthesize"]
 
 
+def test_an_adapter_that_training_goes_on_from_counts_by_its_bytes_wherever_it_lies(factory):
+    def make(place, weights):
+        folder = factory.folder / place
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_text(weights)
+
+    make("plain", "one")
+    make("bundle/adapter", "one")
+    make("other", "two")
+    factory.run()
+    assert factory.ran
+    factory.run(f"train.continue_from={factory.folder / 'plain'}")
+    assert factory.ran == ["train"]
+    factory.run(f"train.continue_from={factory.folder / 'bundle'}")
+    assert factory.ran == []
+    factory.run(f"train.continue_from={factory.folder / 'other'}")
+    assert factory.ran == ["train"]
+    error = str(factory.run(f"train.continue_from={factory.folder / 'gone'}").error)
+    assert "holds no adapter: check train.continue_from in the recipe" in error
+
+
 def test_feedback_counts_by_its_bytes_and_only_when_it_is_named(factory):
     factory.run()
     (factory.folder / "one.jsonl").write_text("rows")
@@ -198,6 +221,22 @@ def test_feedback_counts_by_its_bytes_and_only_when_it_is_named(factory):
     assert factory.ran == ["synthesize"]
     assert str(factory.run("synthesize.feedback=no.jsonl").error).endswith(
         "check synthesize.feedback in the recipe"
+    )
+
+
+def test_preferences_count_by_their_bytes_and_only_for_training(factory):
+    factory.run()
+    for name in ("one.jsonl", "two.jsonl"):
+        (factory.folder / name).write_text("pairs")
+    factory.run(f"train.preferences={factory.folder / 'one.jsonl'}")
+    assert factory.ran == ["train"]
+    factory.run(f"train.preferences={factory.folder / 'two.jsonl'}")
+    assert factory.ran == []
+    (factory.folder / "two.jsonl").write_text("more pairs")
+    factory.run(f"train.preferences={factory.folder / 'two.jsonl'}")
+    assert factory.ran == ["train"]
+    assert str(factory.run("train.preferences=no.jsonl").error).endswith(
+        "check train.preferences in the recipe"
     )
 
 
@@ -324,6 +363,55 @@ def test_two_runs_cannot_write_into_one_folder(factory):
     ):
         factory.run()
     assert factory.run().error is None
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What the main process of several says to the others, in order."""
+    from factory.lora import distributed
+
+    said = []
+    monkeypatch.setattr(distributed, "from_main", lambda value=None: said.append(value))
+    return said
+
+
+def test_the_main_process_calls_the_others_to_train_and_then_lets_them_go(factory, sent):
+    outcome = factory.run()
+    assert statuses(outcome) == ["done"] * 6
+    (stage, settings, arguments), *rest = sent
+    assert (stage, settings) == ("train", load_recipe(factory.folder / "recipe.yaml").train)
+    assert arguments.keys() == {"work", "dataset", "seed"}
+    assert set(rest) == {None}
+
+
+@pytest.mark.parametrize("only", [None, "train", "ingest"])
+def test_where_nothing_is_to_be_trained_the_others_are_let_go(factory, sent, only):
+    factory.run()
+    sent.clear()
+    assert factory.run(only=only).error is None
+    assert set(sent) == {None}
+
+
+def test_after_a_failure_nothing_is_said_to_others_who_may_be_in_the_middle_of_it(factory, sent):
+    factory.fail = "train"
+    assert factory.run().error
+    assert [call[0] for call in sent] == ["train"]
+
+
+def test_another_process_takes_part_in_what_it_is_called_for_and_writes_nothing(factory, monkeypatch):
+    from factory.lora import distributed
+
+    factory.run()
+    recipe = load_recipe(factory.folder / "recipe.yaml")
+    given = {"work": factory.folder / "elsewhere", "dataset": factory.folder / "out" / "dataset", "seed": 1}
+    given["work"].mkdir()
+    calls = iter([("train", recipe.train, given), None])
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "from_main", lambda: next(calls))
+    outcome = factory.run(out="other")
+    assert factory.ran == ["train"]
+    assert outcome.stages == ()
+    assert not (factory.folder / "other").exists()
 
 
 KILLED = """

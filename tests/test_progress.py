@@ -48,3 +48,14 @@ def test_the_log_is_shown_as_plain_lines_while_the_block_runs(capsys):
     captured = capsys.readouterr()
     assert captured.err == "  preparing base\n  warning: two lines\n"
     assert captured.out == ""
+
+
+def test_a_training_step_says_loss_speed_share_of_the_peak_memory_and_time_left(clock, capsys):
+    row = {"num_steps": 300, "loss": 1.5, "tokens_per_second": 1480.2, "mfu": 0.314, "memory_bytes": 3 << 29}
+    with Progress("train") as bar:
+        bar.training_step({"step": 1, "seconds": 1.0, **row})
+        clock[0] += 40
+        bar.training_step({"step": 100, "seconds": 90.0, **row})
+    assert capsys.readouterr().err == (
+        "  train: 100/300 loss 1.500  1480 tokens/s  31% MFU  1.5 GiB  3.0 min left\n"
+    )

@@ -68,6 +68,51 @@ def test_keys_of_an_optional_section_are_suggested_too(tmp_path):
     assert faults(tmp_path, text) == ["synthesize.teacher.gguff: unknown key; did you mean 'gguf'?"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"init": "loftq"}, "init loftq makes up for what 4 bits lose: set quantization to nf4"),
+        (
+            {"init": "pissa", "quantization": "nf4"},
+            "init pissa takes whole weights apart: set quantization to none, or init to loftq",
+        ),
+        (
+            {"init": "loftq", "quantization": "nf4", "variant": "dora"},
+            "init loftq and variant dora exclude each other: leave one out",
+        ),
+        ({"layers": "[1]", "first_layer": 0.5}, "layers and first_layer both choose layers: leave one out"),
+        ({"layers": "[]"}, "layers is empty: name a layer, or leave it out"),
+        (
+            {"target_parameters": "[x]", "variant": "dora", "init": "eva", "dropout": 0.1},
+            "target_parameters have no variant dora: set it to lora or rslora; target_parameters begin as by "
+            "default: leave init out; target_parameters have no dropout: set it to 0",
+        ),
+        ({"continue_from": "x", "init": "eva"}, "continue_from brings its own A and B: leave init out"),
+        ({"rank_pattern": "{'(': 4}"}, "pattern '(' is no regular expression: correct it"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_methods_that_do_not_go_together_are_said_in_a_line(tmp_path, keys, fault):
+    assert faults(tmp_path, SMALL, [f"train.{key}={value}" for key, value in keys.items()]) == [
+        f"train: {fault}"
+    ]
+
+
+def test_methods_that_go_together_are_taken(tmp_path):
+    overrides = [
+        "train.quantization=nf4",
+        "train.init=loftq",
+        "train.variant=rslora",
+        "train.layers=[0, 2]",
+        "train.rank_pattern={'layers.[0-3].*': 4}",
+        "train.lora_plus=16",
+    ]
+    train = load_recipe(write(tmp_path, SMALL + "train: {continue_from: old}\n"), overrides[2:]).train
+    assert (train.layers, train.rank_pattern, train.lora_plus) == ((0, 2), {"layers.[0-3].*": 4}, 16.0)
+    assert train.continue_from == tmp_path / "old"
+    assert load_recipe(write(tmp_path, SMALL), overrides).train.init == "loftq"
+
+
 def test_a_teacher_is_a_file_or_an_endpoint(tmp_path):
     (fault,) = faults(tmp_path, SMALL + "synthesize:\n  teacher: {rewordings: 2}\n")
     assert "name either gguf (a file) or url (an endpoint)" in fault
@@ -154,6 +199,7 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     monkeypatch.chdir(tmp_path / "here")
     text = SMALL + (
         "evaluate:\n  questions: ../q.jsonl\nsynthesize:\n  feedback: f.jsonl\n  teacher:\n    gguf: t.gguf\n"
+        "train:\n  preferences: p.jsonl\n"
     )
     path = write(tmp_path / "recipes", text)
     recipe = load_recipe(path)
@@ -161,6 +207,7 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     assert recipe.evaluate.questions.resolve() == tmp_path / "q.jsonl"
     assert recipe.synthesize.teacher.gguf == tmp_path / "recipes" / "t.gguf"
     assert recipe.synthesize.feedback == tmp_path / "recipes" / "f.jsonl"
+    assert recipe.train.preferences == tmp_path / "recipes" / "p.jsonl"
     recipe = load_recipe(Path("../recipes/tiny.yaml"), ["ingest.source=mine", "evaluate.questions=/q.jsonl"])
     assert recipe.ingest.source.resolve() == tmp_path / "here" / "mine"
     assert recipe.evaluate.questions == Path("/q.jsonl")

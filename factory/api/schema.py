@@ -116,6 +116,19 @@ class ChatRequest(Sampling):
             raise ValueError(f"the schema is longer than {MAX_SCHEMA_BYTES} bytes")
         return value
 
+    @field_validator("tools")
+    @classmethod
+    def _known_tools(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        for number, tool in enumerate(value or ()):
+            function = tool.get("function")
+            if tool.get("type") != "function" or not isinstance(function, dict):
+                raise ValueError(f'tool {number} is not {{"type": "function", "function": {{…}}}}')
+            if not isinstance(function.get("name"), str) or not function["name"]:
+                raise ValueError(f"tool {number} has no function.name")
+            if not isinstance(function.get("parameters", {}), dict | None):
+                raise ValueError(f"tool {number}: function.parameters is not a JSON schema")
+        return value
+
     @model_validator(mode="after")
     def _small_tools(self) -> Self:
         if self.tools and len(json.dumps(self.tools)) > MAX_SCHEMA_BYTES:

@@ -22,6 +22,10 @@ METHODS = {"closed_book": "closed book", "rag": "with retrieval"}
 SETTINGS = (
     "rank",
     "alpha",
+    "variant",
+    "init",
+    "lora_plus",
+    "layers",
     "learning_rate",
     "epochs",
     "batch_size",
@@ -156,7 +160,7 @@ def _settings_text(story: Story) -> str:
     lines = [
         f"- {key.replace('_', ' ')}: {_plain(story.settings[key])}"
         for key in SETTINGS
-        if story.settings.get(key) is not None
+        if story.settings.get(key) is not None and key not in story.training  # what came out counts
     ]
     lines += [
         f"- {key.replace('_', ' ')}: {_plain(value)}"

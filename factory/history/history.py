@@ -22,6 +22,7 @@ from factory.history.rows import (
     Thumb,
     Turn,
     Vote,
+    VotedPair,
     Winner,
 )
 
@@ -37,6 +38,10 @@ CORRECTIONS = """SELECT f.response_id, f.gold, f.tags, f.created, t.prompt AS qu
 FROM feedback f
 JOIN answers a ON a.rowid = (SELECT min(rowid) FROM answers WHERE response_id = f.response_id)
 JOIN turns t ON t.id = a.turn WHERE f.gold IS NOT NULL ORDER BY f.created, f.rowid"""
+VOTED = """SELECT t.prompt AS question, won.text AS chosen, lost.text AS rejected, v.created FROM votes v
+JOIN answers won ON won.rowid = (SELECT min(rowid) FROM answers WHERE response_id = iif(v.winner = 'a', v.a, v.b))
+JOIN answers lost ON lost.rowid = (SELECT min(rowid) FROM answers WHERE response_id = iif(v.winner = 'a', v.b, v.a))
+JOIN turns t ON t.id = won.turn WHERE v.winner IN ('a', 'b') ORDER BY v.created, v.rowid"""
 FORGOTTEN = "NOT IN (SELECT response_id FROM answers)"
 
 
@@ -164,6 +169,10 @@ class History:
     def votes(self) -> list[Vote]:
         """Return all votes, oldest first."""
         return [Vote(**row) for row in self._db.read(VOTES)]
+
+    def voted_pairs(self) -> list[VotedPair]:
+        """Return the answers of which a vote preferred one, the oldest vote first."""
+        return [VotedPair(**row) for row in self._db.read(VOTED)]
 
     def add_feedback(
         self, response_id: str, thumb: Thumb | None = None, tags: Iterable[Tag] = (), gold: str | None = None

@@ -84,6 +84,16 @@ class Vote:
 
 
 @dataclass(frozen=True)
+class VotedPair:
+    """A question with the answer that won a blind vote and the one that lost it."""
+
+    question: str
+    chosen: str
+    rejected: str
+    created: float
+
+
+@dataclass(frozen=True)
 class Feedback:
     """What a person said of one response; `gold` is the answer as it should have been."""
 

@@ -1,4 +1,4 @@
-"""A base model with a LoRA adapter on it, in memory. Knows torch and peft; not rows, loops or stages."""
+"""A base model and a saved adapter loaded into memory. Knows torch and peft; not rows, loops or stages."""
 
 import random
 import warnings
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
 from factory.errors import BaseModelError, MissingExtraError
 
@@ -55,21 +55,21 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
         folder: a folder with `config.json` and `model.safetensors`.
         dtype: of the weights, or of the computation when they are quantized.
         device: `cpu` or `cuda`.
-        quantization: `none`, or `nf4` for 4-bit weights through bitsandbytes.
+        quantization: `none`, or `nf4` for 4-bit and `int8` for 8-bit weights through bitsandbytes.
 
     Raises:
         BaseModelError: the folder cannot be loaded.
-        MissingExtraError: 4-bit weights are wanted and bitsandbytes is not installed.
+        MissingExtraError: quantized weights are wanted and bitsandbytes is not installed.
     """
     options: dict[str, Any] = {"dtype": dtype}
     try:
-        if quantization == "nf4":
-            options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+        if quantization != "none":
+            options |= {"quantization_config": QUANTIZERS[quantization](dtype), "device_map": {"": device}}
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except ImportError as error:
         raise MissingExtraError(
-            "4-bit weights need the package bitsandbytes: pip install 'adapter-factory[cuda]', or set "
-            "train.quantization to none"
+            f"train.quantization={quantization!r} needs the package bitsandbytes: pip install "
+            "'adapter-factory[cuda]', or set train.quantization to none"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().split("\n")[0]
@@ -77,7 +77,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
             f"The model in {folder.name!r} cannot be loaded: {first}; delete it and run again"
         ) from error
     model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
-    return _without_packing(model) if quantization == "nf4" else model.to(device)
+    return model.to(device) if quantization == "none" else _without_packing(model)
 
 
 def _make_contiguous(module: Any, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -102,31 +102,19 @@ def _nf4(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
     )
 
 
-def new_adapter(
-    model: Any, *, rank: int, alpha: float, dropout: float, targets: tuple[str, ...], first_layer: int
-) -> Any:
-    """Return the model in training mode with a fresh LoRA adapter in float32; the base stays frozen.
+def _int8(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
+    return transformers.BitsAndBytesConfig(load_in_8bit=True)
 
-    `first_layer` leaves the layers before it without an adapter, which spares their backward pass.
-    """
-    num_layers = int(model.config.get_text_config().num_hidden_layers)
-    layers = list(range(first_layer, num_layers)) if first_layer else None
-    options: dict[str, Any] = {"lora_alpha": alpha, "lora_dropout": dropout, "layers_to_transform": layers}
-    config = LoraConfig(r=rank, target_modules=list(targets), task_type="CAUSAL_LM", **options)
-    try:
-        with _old_names():
-            return get_peft_model(model, config, autocast_adapter_dtype=True).train()
-    except ValueError as error:
-        raise BaseModelError(
-            f"train.target_modules {list(targets)} does not fit the base: {error}"
-        ) from error
+
+QUANTIZERS = {"nf4": _nf4, "int8": _int8}
 
 
 @contextmanager
-def _old_names() -> Iterator[None]:
-    """Hide that peft 0.21 asks transformers 5 for an attribute by its older name."""
+def quiet_peft() -> Iterator[None]:
+    """Hide that peft 0.21 asks transformers 5 for an attribute by its older name, and overlooks experts' patterns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
         yield
 
 
@@ -137,18 +125,8 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         BaseModelError: the adapter does not fit the model.
     """
     try:
-        with _old_names():
+        with quiet_peft():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().split("\n")[0]
         raise BaseModelError(f"The adapter {folder.name!r} does not fit its base: {first}") from error
-
-
-def save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors`; it names the base, not its path."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = base_name
-        config.inference_mode = True
-        config.target_modules = sorted(config.target_modules)  # a set: peft would write it in any order
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's template card; the bundle has its own

@@ -12,15 +12,21 @@ from factory.chat.template import encode_example
 from factory.rows import Example
 
 IGNORED = -100
+Parts = Sequence[tuple[list[int], float]]  # rows' numbers, and the weight of their loss
 
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A conversation as ids and labels, both of shape (length,); `group` names what it teaches."""
+    """A conversation as ids and labels, both of shape (length,).
+
+    `group` names what it teaches, `example` the row that it was made from, `document` where that stands, if anywhere.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     group: str
+    example: str = ""
+    document: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
     for row in rows:
         ids, labels = encode_example(tokenizer, row.messages)
         if len(ids) <= max_tokens:
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), "+".join(row.facts) or row.id))
+            document = row.evidence.document if row.evidence else ""
+            group = "+".join(row.facts) or row.id
+            encoded.append(EncodedRow(tuple(ids), tuple(labels), group, row.id, document))
     return encoded
 
 
@@ -95,10 +103,28 @@ def num_labels(row: EncodedRow) -> int:
     return sum(label != IGNORED for label in row.labels[1:])
 
 
+def answer_ids(row: EncodedRow) -> list[int]:
+    """Return the tokens of a row that carry loss."""
+    return [label for label in row.labels[1:] if label != IGNORED]
+
+
 def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:
     """Yield a batch's rows in parts of at most `size`."""
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
+
+
+def share_of(
+    batch: list[int], micro_batch: int, rank: int, num_processes: int
+) -> list[tuple[list[int], float]]:
+    """Return a process's parts of a batch, each with the weight of its loss.
+
+    Every process gets as many, as weights that are spread over all can only be computed with by all at once: one that
+    has run out of rows takes the batch's first again, at weight 0.
+    """
+    own = [(part, 1.0) for part in micro_batches(batch[rank::num_processes], micro_batch)]
+    most = -(-len(batch[::num_processes]) // micro_batch)
+    return own + [(batch[:1], 0.0)] * (most - len(own))
 
 
 def limit_wordings(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:

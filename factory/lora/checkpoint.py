@@ -18,7 +18,11 @@ KEPT = 2
 
 @dataclass
 class Progress:
-    """Where training stands: finished optimizer steps, epoch, next batch in it, best recall so far."""
+    """Where training stands: finished optimizer steps, epoch, next batch in it, best recall so far.
+
+    `micro_batch` is what memory has turned out to hold, halved `halvings` times; `preflight` what was found before
+    the first step.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -28,6 +32,9 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     recall: list[dict[str, float]] = field(default_factory=list)
+    micro_batch: int = 0
+    halvings: int = 0
+    preflight: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def trained_state(model: Any) -> dict[str, torch.Tensor]:
@@ -45,7 +52,7 @@ def load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
             parameters[name].copy_(value)
 
 
-def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
     """Write a checkpoint beside the others and drop the oldest ones; a reader never sees half of one."""
     target = folder / f"step-{progress.step:06d}"
     work = folder / f".{target.name}.tmp"
@@ -56,6 +63,7 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],  # dropout's, on a GPU
         "numpy": np.random.get_state(),  # the generator that libraries draw from
         "python": random.getstate(),
     }
@@ -66,20 +74,22 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: P
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_newest(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress | None:
+def load_newest(folder: Path, model: Any, optimizer: Any) -> Progress | None:
     """Put the newest whole checkpoint back and return its progress; a damaged one is passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             if store.read_json(path / "sha256.json")["state.pt"] != store.hash_file(path / "state.pt"):
                 raise ValueError("its checksum differs")
             # Our own file, checked above; it holds random states that weights_only refuses.
-            state = torch.load(path / "state.pt", weights_only=False)
+            state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             logger.warning("checkpoint %s is damaged (%s): going back to the one before", path.name, error)
             continue
         load_trained(model, state["trained"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"])
         np.random.set_state(state["numpy"])
         random.setstate(state["python"])
         return Progress(**state["progress"])

@@ -5,15 +5,19 @@ Knows rows and losses; not steps or schedules.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
 
-from factory.lora.batches import EncodedRow, collate
+from factory.lora import distributed, kernels
+from factory.lora.batches import IGNORED, EncodedRow, collate
 from factory.lora.fused import FusedModel, is_supported
 from factory.lora.layout import lay_out
+from factory.lora.losses import SoftTargets, losses_of_logits, token_losses, top_probs
 from factory.lora.split import SplitModel
-from factory.lora.step import answer_loss, autocast, loss_of
+from factory.lora.step import LOSS_CHUNK, answer_loss, autocast
 
 
 class Engine(Protocol):
@@ -27,37 +31,135 @@ class Engine(Protocol):
         """Return the summed cross-entropy, in nats, of the rows' labels; `below` is what `lower` returned."""
         ...
 
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row; `soft` targets have the same order."""
+        ...
+
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
+        ...
+
     def refresh(self) -> None:
         """Take the adapters as they are now; to be called whenever they have changed."""
         ...
 
 
-class PlainEngine:
-    """Padded batches through the model's own modules, computed in a low precision where one is asked for."""
+@dataclass(frozen=True)
+class _Input:
+    """Rows as a model takes them: `ids` (B, T), what else it is told of them, and what carries loss.
 
-    def __init__(self, model: Any, first_layer: int, dtype: torch.dtype, device: str, pad_id: int) -> None:
-        """Cut the model; nothing is copied."""
+    `before_targets` (M,) are places among B · T tokens whose next one carries loss, `targets` (M,) that next one.
+    """
+
+    ids: torch.Tensor
+    where: dict[str, Any]
+    before_targets: torch.Tensor
+    targets: torch.Tensor
+
+
+def _padded(rows: Sequence[EncodedRow], pad_id: int, device: str) -> _Input:
+    batch = collate(rows, pad_id)
+    next_BT = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED).flatten()
+    before = (next_BT != IGNORED).nonzero().squeeze(1)
+    batch, targets = batch.to(device), next_BT[before].to(device)
+    return _Input(batch.ids, {"attention_mask": batch.mask}, before.to(device), targets)
+
+
+def _side_by_side(rows: Sequence[EncodedRow], device: str) -> _Input:
+    """Return rows one after another: positions and the rows' borders tell attention what is whose."""
+    layout = lay_out(rows, device, share=False)
+    borders = torch.tensor([0, *accumulate(layout.lengths)], dtype=torch.int32, device=device)
+    where: dict[str, Any] = {"position_ids": layout.positions[None]}
+    where |= {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders}
+    where |= {"max_length_q": layout.longest, "max_length_k": layout.longest}
+    return _Input(layout.ids[None], where, layout.before_targets, layout.targets)
+
+
+class PlainEngine:
+    """Batches through the model's own modules, computed in a low precision where one is asked for."""
+
+    def __init__(
+        self,
+        model: Any,
+        first_layer: int,
+        dtype: torch.dtype,
+        device: str,
+        pad_id: int,
+        *,
+        unpadded: bool = False,
+    ) -> None:
+        """Cut the model; nothing is copied. `unpadded` is for attention that keeps rows side by side apart."""
         self._split = SplitModel(model, first_layer)
-        self._dtype, self._device, self._pad_id = dtype, device, pad_id
+        self._dtype, self._device, self._pad_id, self._unpadded = dtype, device, pad_id, unpadded
 
     def lower(self, rows: Sequence[EncodedRow]) -> list[torch.Tensor]:
         """Return what enters the first adapted layer, one tensor of shape (length, width) a row."""
-        batch = collate(rows, self._pad_id).to(self._device)
+        given = self._arrange(rows)
         with autocast(self._device, self._dtype):
-            hidden = self._split.lower(batch.ids, batch.mask)
-        return [values[: len(row.ids)].clone() for row, values in zip(rows, hidden, strict=True)]
+            hidden_BTD = self._split.lower(given.ids, given.where)
+        if self._unpadded:
+            return [part.clone() for part in hidden_BTD[0].split([len(row.ids) for row in rows])]
+        return [values[: len(row.ids)].clone() for row, values in zip(rows, hidden_BTD, strict=True)]
 
     def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return the summed cross-entropy, in nats, of the rows' labels."""
-        batch = collate(rows, self._pad_id).to(self._device)
-        hidden = torch.nn.utils.rnn.pad_sequence(
-            list(below if below is not None else self.lower(rows)), batch_first=True
-        )
         with autocast(self._device, self._dtype):
-            return loss_of(self._split, hidden, batch)
+            return self._answer_loss(*self._last(rows, below))
+
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row."""
+        with autocast(self._device, self._dtype):
+            last_MD, targets_M = self._last(rows, below)
+            logits_MV = self._split.head(last_MD)
+        return losses_of_logits(logits_MV, targets_M, soft and soft.to(logits_MV.device))
+
+    @torch.no_grad()
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
+        with autocast(self._device, self._dtype):
+            logits_MV = self._split.head(self._last(rows, None)[0])
+        return top_probs(logits_MV, count)
+
+    def _last(
+        self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the last hidden states (M, D) of the tokens before the rows' labels, and these (M,)."""
+        given = self._arrange(rows)
+        if below is None:
+            last_BTD = self._split.whole(given.ids, given.where)
+        else:
+            last_BTD = self._split.upper(self._join(below), given.where)
+        return last_BTD.flatten(0, 1)[given.before_targets], given.targets
 
     def refresh(self) -> None:
         """Do nothing: the model's own modules hold the adapters."""
+
+    def _arrange(self, rows: Sequence[EncodedRow]) -> _Input:
+        if self._unpadded:
+            return _side_by_side(rows, self._device)
+        return _padded(rows, self._pad_id, self._device)
+
+    def _join(self, below: Sequence[torch.Tensor]) -> torch.Tensor:
+        if self._unpadded:
+            return torch.cat(list(below))[None]
+        return torch.nn.utils.rnn.pad_sequence(list(below), batch_first=True)
+
+    def _answer_loss(self, last_MD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the tokens that have one; an output layer that is more than a frozen matrix is called."""
+        head = self._split.head
+        if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
+            return answer_loss(last_MD.to(head.weight.dtype), head.weight, targets_M)
+        return torch.nn.functional.cross_entropy(head(last_MD).float(), targets_M, reduction="sum")
 
 
 class FusedEngine:
@@ -78,13 +180,51 @@ class FusedEngine:
         hidden = self._model.lower(layout) if below is None else layout.join(below).float()
         return answer_loss(self._model.upper(hidden, layout), self._model.head, layout.targets)
 
+    def token_losses(
+        self,
+        rows: Sequence[EncodedRow],
+        below: Sequence[torch.Tensor] | None,
+        soft: SoftTargets | None = None,
+    ) -> torch.Tensor:
+        """Return the loss, in nats, of each of the rows' labels, row after row."""
+        layout = lay_out(rows)
+        hidden = self._model.lower(layout) if below is None else layout.join(below).float()
+        last_MD = self._model.upper(hidden, layout)
+        return token_losses(last_MD, self._model.head, layout.targets, soft and soft.to(last_MD.device))
+
+    @torch.no_grad()
+    def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and probabilities of the likeliest tokens where the rows' labels stand: (labels, count)."""
+        layout = lay_out(rows)
+        last_MD = self._model.upper(self._model.lower(layout), layout)
+        parts = [top_probs(part @ self._model.head.t(), count) for part in last_MD.split(LOSS_CHUNK)]
+        return torch.cat([ids for ids, _ in parts]), torch.cat([probs for _, probs in parts])
+
     def refresh(self) -> None:
         """Bring the adapters, as they are now, into the fused layers."""
         self._model.refresh()
 
 
-def open_engine(model: Any, first_layer: int, dtype: torch.dtype, device: str, pad_id: int) -> Engine:
-    """Return the fast engine on a CPU for the models it computes, else the one for all models."""
-    if device == "cpu" and is_supported(model):
+def open_engine(
+    model: Any,
+    first_layer: int,
+    dtype: torch.dtype,
+    device: str,
+    pad_id: int,
+    *,
+    checkpointing: bool = False,
+    compiled: bool = False,
+) -> Engine:
+    """Return the fast engine on a CPU for the models it computes, else the one for all models.
+
+    Recomputed activations, compiled layers and weights spread over processes are the latter's, too.
+    """
+    modules = checkpointing or compiled or distributed.is_sharded()
+    if device == "cpu" and not modules and is_supported(model):
         return FusedEngine(model, first_layer, dtype)
-    return PlainEngine(model, first_layer, dtype, device, pad_id)
+    unpadded = kernels.speed_up(model, device, dtype)
+    if checkpointing:
+        kernels.checkpoint_activations(model)
+    if compiled:
+        kernels.compile_layers(model)
+    return PlainEngine(model, first_layer, dtype, device, pad_id, unpadded=unpadded)

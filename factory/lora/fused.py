@@ -7,6 +7,7 @@ never cast again; the residual stream is float32. Knows layers; not rows, losses
 Shapes: N tokens of all rows, D width, H heads, G key-value heads, d head size, F inner width, R ranks of a group.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,24 +18,37 @@ from factory.lora.attention import SHORT, Places, attend, find_places
 from factory.lora.layout import Layout
 
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
+TRAINED = re.compile(
+    r".*\blayers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.lora_[AB]\.default\.weight"
+)
 
 
-def is_supported(model: Any) -> bool:
-    """Tell whether a model is of the shape that this module computes: plain Llama or Qwen2 layers, no dropout."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = causal.config
+def is_llama_shaped(config: Any) -> bool:
+    """Tell whether a model's configuration is of plain Llama or Qwen2 layers."""
     plain = config.model_type in {"llama", "qwen2", "mistral"} and config.hidden_act == "silu"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
     whole = not getattr(config, "use_sliding_window", False) and not getattr(config, "sliding_window", None)
+    return plain and rope and whole
+
+
+def is_supported(model: Any) -> bool:
+    """Tell whether a model is of the shape that this module computes.
+
+    That is plain Llama or Qwen2 layers, of which A and B of linear layers are trained, whatever their ranks, scales
+    and layers, without dropout.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapters = [module for module in model.modules() if hasattr(module, "lora_A")]
     bare = all(
         set(module.lora_A) == {"default"}
         and not any(module.use_dora.values())
+        and not module.lora_variant
         and isinstance(module.lora_dropout["default"], torch.nn.Identity)
         for module in adapters
     )
     linear = all(type(module.base_layer) is torch.nn.Linear for module in adapters)
-    return plain and rope and whole and bare and linear
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    return is_llama_shaped(causal.config) and bare and linear and all(map(TRAINED.fullmatch, trained))
 
 
 class Group:

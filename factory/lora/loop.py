@@ -6,22 +6,28 @@ Knows steps, loss and progress; what a row means, or where an artefact lies, is 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from factory.errors import TrainError
-from factory.lora import checkpoint
-from factory.lora.batches import EncodedRow, epoch_batches, micro_batches, num_labels
+from factory.lora import checkpoint, distributed, flops, shortage
+from factory.lora.adapter import parameter_groups
+from factory.lora.batches import EncodedRow, Parts, epoch_batches, micro_batches, share_of
 from factory.lora.checkpoint import Progress
-from factory.lora.engine import open_engine
+from factory.lora.config import TrainConfig
+from factory.lora.engine import Engine, open_engine
+from factory.lora.interruption import Interruption
+from factory.lora.objectives import CrossEntropy, Objective
+from factory.lora.optimizer import Kind, Optimizer
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
 LOWER_BATCH = 32  # rows; on two cores the frozen layers cost a third less a row than at 8
+Findings = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class LoopSettings:
     """How long and how fast to train.
 
     `batch_size` is rows per optimizer step; `micro_batch` rows per forward pass. The learning rate rises over
-    the share `warmup` of all steps and falls along a cosine to a fiftieth. Recall is measured after each epoch in
-    `recall_epochs`.
+    the share `warmup` of all steps and falls along a cosine to a fiftieth; `lora_plus` times as fast for B, where it
+    is given. Recall is measured after each epoch in `recall_epochs`. `checkpointing` is that of
+    activations.
     """
 
     epochs: int
@@ -46,6 +53,35 @@ class LoopSettings:
     pad_id: int
     device: str
     dtype: torch.dtype
+    lora_plus: float | None = None
+    optimizer: Kind = "adamw"
+    checkpointing: bool = False
+    compiled: bool = False
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, micro_batch: int, *, seed: int, pad_id: int, device: str, dtype: torch.dtype
+    ) -> Self:
+        """Return what a recipe says of the loop, with what the machine and the tokenizer add."""
+        return cls(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            micro_batch=micro_batch,
+            learning_rate=config.learning_rate,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            max_gradient_norm=config.max_gradient_norm,
+            recall_epochs=frozenset(range(config.recall_every, config.epochs, config.recall_every)),
+            checkpoint_seconds=config.checkpoint_seconds,
+            seed=seed,
+            pad_id=pad_id,
+            device=device,
+            dtype=dtype,
+            lora_plus=config.lora_plus,
+            optimizer=config.optimizer,
+            checkpointing=config.checkpointing,
+            compiled=config.compile,
+        )
 
 
 def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
@@ -57,8 +93,38 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
     return settings.learning_rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * passed)))
 
 
+def accumulate(
+    engine: Engine,
+    objective: Objective,
+    rows: Sequence[EncodedRow],
+    parts: Parts,
+    below: Mapping[int, torch.Tensor] | None,
+    size: int,
+    backward: Callable[[torch.Tensor], None],
+) -> torch.Tensor:
+    """Add the gradient of some rows' loss, a part after another, and return that loss in nats.
+
+    `parts` are numbers of rows with a weight, `below` what the engine's `lower` returned for each number, or None to
+    compute it here; `size` is what the loss is the mean over.
+    """
+    engine.refresh()
+    total: Any = 0.0
+    for numbers, weight in parts:
+        kept = None if below is None else [below[number] for number in numbers]
+        loss = objective.loss(engine, numbers, [rows[number] for number in numbers], kept) / size * weight
+        backward(loss)
+        total = total + loss.detach()
+    return total
+
+
 class Loop:
-    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one."""
+    """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
+
+    `report` gets the rows of the curves as they come: one with `loss` for each step, and one with `recall` for each
+    measurement.
+
+    Several processes share each batch; the main one alone writes, reports and measures.
+    """
 
     def __init__(
         self,
@@ -69,26 +135,60 @@ class Loop:
         checkpoints: Path,
         measure_recall: Callable[[], float],
         report: Callable[[dict[str, float]], None],
+        objective: Objective | None = None,
     ) -> None:
-        """Keep what a run needs; nothing is computed yet."""
+        """Keep what a run needs; nothing is computed yet. Without an objective it is the cross-entropy."""
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
-        self._engine = open_engine(model, first_layer, settings.dtype, settings.device, settings.pad_id)
-        self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._parameters = [value for value in model.parameters() if value.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        self._objective = objective or CrossEntropy()
+        self._engine = open_engine(
+            model,
+            first_layer,
+            settings.dtype,
+            settings.device,
+            settings.pad_id,
+            checkpointing=settings.checkpointing,
+            compiled=settings.compiled,
         )
+        self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
+        self._optimizer = Optimizer(
+            parameter_groups(model, settings.lora_plus),
+            settings.optimizer,
+            weight_decay=settings.weight_decay,
+            max_gradient_norm=settings.max_gradient_norm,
+            dtype=settings.dtype,
+            device=settings.device,
+        )
+        self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
-    def run(self) -> Progress:
-        """Train to the end and leave the best state in the model.
+    @property
+    def engine(self) -> Engine:
+        """The engine, with the model as it is now."""
+        self._engine.refresh()
+        return self._engine
+
+    def run(self, preflight: Callable[[], Findings] | None = None) -> Progress:
+        """Train to the end and leave the best state in the model; `preflight` comes before the first step.
 
         Raises:
-            TrainError: the loss is not finite.
+            TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
+            KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
         """
+        self.model.eval()
+        self._objective.prepare(self._engine)  # before a checkpoint moves the model
         self.model.train()
-        progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer) or Progress()
+        progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
+        if progress is None:
+            progress = Progress(preflight=preflight() if preflight else {})
+        fits = progress.micro_batch or self.settings.batch_size
+        progress.micro_batch = min(fits, self.settings.micro_batch, self.settings.batch_size)
+        with Interruption() as interruption:
+            self._train(progress, interruption)
+        self._restore_best(progress)
+        return progress
+
+    def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
@@ -96,54 +196,83 @@ class Loop:
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
-                if time.monotonic() - saved > self.settings.checkpoint_seconds:
-                    checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+                if interruption.caught or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                    self._save(progress)
                     saved = time.monotonic()
+                interruption.pass_on()
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._end_epoch(progress)
-        self._restore_best(progress)
-        return progress
+            interruption.pass_on()
 
     def _batches(self, epoch: int) -> list[list[int]]:
         return epoch_batches(self.rows, epoch, self.settings.seed, self.settings.batch_size)
 
     def _step(self, numbers: list[int], progress: Progress) -> None:
-        settings = self.settings
         started = time.monotonic()
-        rate = learning_rate(settings, progress.step, self.num_steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        rows = [self.rows[number] for number in numbers]
-        labels = sum(num_labels(row) for row in rows)
-        total = 0.0
-        self._engine.refresh()
-        for part in micro_batches(numbers, settings.micro_batch):
-            below = None if self._lower is None else [self._lower[number] for number in part]
-            loss = self._engine.loss([self.rows[number] for number in part], below) / labels
-            loss.backward()
-            total += float(loss.detach())
+        rate = learning_rate(self.settings, progress.step, self.num_steps)
+        total = self._gradient(numbers, progress)
         if not math.isfinite(total):
             raise TrainError(
                 f"The loss is {total} at step {progress.step}: lower train.learning_rate (now "
-                f"{settings.learning_rate}), or set train.precision to float32"
+                f"{self.settings.learning_rate}), or set train.precision to float32"
             )
-        torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_gradient_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step(rate)
         progress.step += 1
-        progress.seconds += time.monotonic() - started
+        seconds = max(1e-9, time.monotonic() - started)
+        progress.seconds += seconds
+        rows = [self.rows[number] for number in numbers]
+        needed = self._cost.of(rows, self._shared)
         row = {
             "step": progress.step,
             "epoch": progress.epoch + 1,
             "loss": round(total, 5),
             "learning_rate": rate,
-            "tokens_per_second": round(
-                sum(len(row.ids) for row in rows) / max(1e-9, time.monotonic() - started), 1
-            ),
+            "tokens_per_second": round(sum(len(row.ids) for row in rows) / seconds, 1),
+            "mfu": round(needed / seconds / flops.peak_flops(self.settings.device, self.settings.dtype), 4),
+            "memory_bytes": shortage.used_bytes(self.settings.device),
             "seconds": round(progress.seconds, 2),
         }
         progress.history.append(row)
-        self._report({**row, "num_steps": self.num_steps})
+        if distributed.is_main():
+            self._report({**row, "num_steps": self.num_steps})
+
+    def _gradient(self, numbers: list[int], progress: Progress) -> float:
+        """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts."""
+        size = self._objective.size([self.rows[number] for number in numbers])
+        while True:
+            parts = share_of(numbers, progress.micro_batch, distributed.rank(), distributed.num_processes())
+            try:
+                loss = accumulate(
+                    self._engine,
+                    self._objective,
+                    self.rows,
+                    parts,
+                    self._lower,
+                    size,
+                    self._optimizer.backward,
+                )
+                return distributed.sum_gradients(self._optimizer.parameters, loss)
+            except (RuntimeError, MemoryError) as error:
+                if not shortage.ran_out(error) or distributed.num_processes() > 1:
+                    raise  # processes that wait for each other have to take as many parts
+            self._optimizer.clear()
+            shortage.release()
+            self._halve(numbers, progress)
+
+    def _halve(self, numbers: list[int], progress: Progress) -> None:
+        tried = min(progress.micro_batch, len(numbers))
+        if tried == 1:
+            raise TrainError(
+                f"Memory ran out at step {progress.step} with micro_batch=1, on rows of up to "
+                f"{max(len(self.rows[number].ids) for number in numbers)} tokens: close other programs, lower "
+                "train.max_tokens or "
+                "train.rank, raise train.first_layer, or name a smaller base"
+            )
+        progress.micro_batch, progress.halvings = tried // 2, progress.halvings + 1
+        logger.warning(
+            "memory ran out at step %d with micro_batch %d: going on with %d, and as many rows a step as before",
+            progress.step, tried, progress.micro_batch,
+        )  # fmt: skip
 
     def _fill_lower(self, batches: list[list[int]]) -> None:
         """Put the rows of an epoch that are new through the frozen layers, in large batches.
@@ -161,19 +290,36 @@ class Loop:
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:
-            self.model.eval()
-            recall = self._measure_recall()
-            self.model.train()
+            recall = self._recall()
             progress.recall.append({"step": progress.step, "epoch": progress.epoch, "recall": recall})
+            if distributed.is_main():
+                self._report(progress.recall[-1])
             logger.info("epoch %d: recall %.1f %% on held-out phrasings", progress.epoch, 100 * recall)
             if recall >= progress.best_recall:
                 progress.best_recall, progress.best_step = recall, progress.step
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-                temporary = self.checkpoints / ".best.tmp"
-                torch.save(checkpoint.trained_state(self.model), temporary)
-                temporary.replace(self.checkpoints / "best.pt")
-        checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+                self._save_best()
+        self._save(progress)
+
+    def _recall(self) -> float:
+        """Return the main process's measurement; the others take part only where it needs their weights."""
+        recall = 0.0
+        if distributed.is_main() or distributed.is_sharded():
+            self.model.eval()
+            recall = self._measure_recall()
+            self.model.train()
+        return float(distributed.from_main(recall))
+
+    def _save(self, progress: Progress) -> None:
+        if distributed.is_main():
+            checkpoint.save(self.checkpoints, self.model, self._optimizer, progress)
+
+    def _save_best(self) -> None:
+        if distributed.is_main():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            temporary = self.checkpoints / ".best.tmp"
+            torch.save(checkpoint.trained_state(self.model), temporary)
+            temporary.replace(self.checkpoints / "best.pt")
 
     def _restore_best(self, progress: Progress) -> None:
-        if progress.best_step != progress.step:
+        if progress.best_step != progress.step and distributed.is_main():
             checkpoint.load_trained(self.model, torch.load(self.checkpoints / "best.pt", weights_only=True))

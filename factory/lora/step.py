@@ -6,9 +6,6 @@ from typing import Any
 
 import torch
 
-from factory.lora.batches import IGNORED, Batch
-from factory.lora.split import SplitModel
-
 PROMPT_TOKENS = 8192  # read at once; passages of retrieval would otherwise take gigabytes
 LOSS_CHUNK = 256  # tokens; 50 MB of logits at a vocabulary of 49,152
 
@@ -18,19 +15,6 @@ def autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
     """Compute in a low-precision dtype inside the block; float32 changes nothing."""
     with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
         yield
-
-
-def loss_of(split: SplitModel, hidden_BTD: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Return the summed cross-entropy, in nats, of the tokens that carry loss.
-
-    Only their hidden states go through the output layer: with a vocabulary of 49,152 it would otherwise cost
-    more than a third of the step.
-    """
-    last_BTD = split.upper(hidden_BTD, batch.mask)
-    targets_BT = batch.labels[:, 1:]
-    kept = targets_BT != IGNORED
-    logits_NV = split.head(last_BTD[:, :-1][kept])
-    return torch.nn.functional.cross_entropy(logits_NV.float(), targets_BT[kept], reduction="sum")
 
 
 class _AnswerLoss(torch.autograd.Function):
@@ -58,7 +42,7 @@ class _AnswerLoss(torch.autograd.Function):
 
 
 def answer_loss(last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """Return the summed cross-entropy, in nats, of targets under a frozen output layer.
+    """Return the summed cross-entropy, in nats, of targets under a frozen output layer in the same dtype.
 
     No more than `LOSS_CHUNK` rows of logits are ever in memory.
     """

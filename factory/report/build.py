@@ -16,6 +16,7 @@ from factory.artifacts import RECORD, read_record
 from factory.bundle.manifest import MANIFEST, BundleFile, Gate, Score, all_files, read_manifest
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
+    DocumentLoss,
     DocumentScore,
     FileSize,
     LossPoint,
@@ -44,6 +45,7 @@ FOLDERS = {
 CURRENT = {"done", "up to date"}
 MAX_LOSS_POINTS = 500
 SAMPLES_EACH = 10
+LEAST_LEARNED = 10
 T = TypeVar("T")
 
 
@@ -100,6 +102,7 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
         documents=tuple(found.rows("evaluation/documents.json", DocumentScore)),
         loss=_thinned(found.lines("adapter/loss.jsonl", LossPoint)),
         recall=tuple(found.lines("adapter/recall.jsonl", RecallPoint)),
+        least_learned=tuple(found.lines("adapter/document_loss.jsonl", DocumentLoss)[:LEAST_LEARNED]),
         samples=_samples(scores, answers),
         counts={name: record.counts for name, record in known.items()},
         settings={name: _without_folders(record.config) for name, record in known.items()},

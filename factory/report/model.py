@@ -33,6 +33,14 @@ class DocumentScore(Frozen):
     rag: float | None = None
 
 
+class DocumentLoss(Frozen):
+    """The trained model's mean loss, in nats a token, on some training rows of one document."""
+
+    document: str
+    rows: int
+    loss: float
+
+
 class LossPoint(Frozen):
     """The training loss at one optimizer step, in nats a token."""
 
@@ -76,7 +84,8 @@ class Sample(Frozen):
 class Report(Frozen):
     """Everything a run says about itself; parts whose stage has not run are empty.
 
-    `loss` is thinned to at most 500 points. `counts` and `settings` are keyed by artefact, as in the records.
+    `loss` is thinned to at most 500 points; `least_learned` are the ten documents whose training rows have the
+    highest loss. `counts` and `settings` are keyed by artefact, as in the records.
     `problems` lists what could not be read while the report was written.
     """
 
@@ -96,6 +105,7 @@ class Report(Frozen):
     documents: tuple[DocumentScore, ...]
     loss: tuple[LossPoint, ...]
     recall: tuple[RecallPoint, ...]
+    least_learned: tuple[DocumentLoss, ...]
     samples: tuple[Sample, ...]
     counts: dict[str, dict[str, Any]]
     settings: dict[str, dict[str, Any]]

@@ -3,79 +3,79 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from factory import hardware, store
-from factory.errors import TrainError
+from factory.chat.template import end_of_turn_id
+from factory.errors import TrainError, UsageError
+from factory.lora.config import TrainConfig, first_adapted_layer  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
-from factory.rows import Example, Question, read_rows
+from factory.rows import Example, Fact, Question, read_rows
+
+if TYPE_CHECKING:
+    from factory.lora.batches import EncodedRow
+    from factory.lora.loop import LoopSettings
+    from factory.lora.objectives import Distillation
+    from factory.lora.preferences import Pairs
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 3
 CHECKPOINTS = "checkpoints"
 MIN_FREE_DISK_BYTES = 512 << 20
+GIB = 1 << 30
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
 
-class TrainConfig(BaseModel):
-    """How the adapter is shaped and trained.
+def adapter_folder(path: Path) -> Path:
+    """Return where the adapter of `train.continue_from` lies: the folder itself, or a bundle's part.
 
-    `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
-    `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
-    and `max_gradient_norm` are AdamW's and the clipping's. Training takes `epochs`; rows longer than `max_tokens`
-    are left out.
-    Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
-
-    An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.
-    `first_layer` is the first layer with an adapter: a whole number, or a share of the layers below 1; what
-    lies below is computed once a row. `batch_size` is rows per optimizer step, `micro_batch` rows in memory
-    at once. `precision` is the dtype of the frozen weights (`auto`: bf16 where the device is fast at it, else
-    fp16 on a GPU and fp32 on a CPU); `quantization: nf4` loads the base in 4 bits.
+    Raises:
+        UsageError: there is none.
     """
+    for folder in (path, path / "adapter"):
+        if all((folder / name).is_file() for name in ADAPTER_FILES):
+            return folder
+    raise UsageError(
+        f"{str(path)!r} holds no adapter: check train.continue_from in the recipe, which names an adapter folder or "
+        "a bundle"
+    )
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(default=32, ge=1, le=1024)
-    alpha: float | None = Field(default=None, gt=0)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    target_modules: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
-    first_layer: float = Field(default=0.0, ge=0.0)
-    learning_rate: float = Field(default=1e-3, gt=0, lt=1)
-    warmup: float = Field(default=0.1, ge=0.0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0.0, lt=1)
-    max_gradient_norm: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=9, ge=1, le=1000)
-    wordings: int = Field(default=12, ge=1, le=100)
-    batch_size: int = Field(default=8, ge=1)
-    max_tokens: int = Field(default=256, ge=16)
-    recall_every: int = Field(default=4, ge=1)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["none", "nf4"] = "none"
-    micro_batch: int = Field(default=16, ge=1, exclude=True)
-    checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", exclude=True)
+def fingerprint(path: Path) -> str:
+    """Return a hash of the adapter that training goes on from.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = adapter_folder(path)
+    return store.hash_json({name: store.hash_file(folder / name) for name in ADAPTER_FILES})
 
 
 def train(
     config: TrainConfig, *, dataset: Path, base: Path, base_name: str, seed: int, system: str, work: Path
 ) -> dict[str, Any]:
-    """Write a PEFT adapter folder with its loss and recall curves; return counts.
+    """Write a PEFT adapter folder with its loss and recall curves and the loss by document; return counts.
 
-    A killed run goes on at the exact step from the checkpoints in `work`.
+    A killed run goes on at the exact step from the checkpoints in `work`. A new one is tried out first, in seconds.
+    Of several processes all have to call this, and only the main one writes.
 
     Raises:
-        TrainError: there is nothing to train on, the disk is too small, or the loss is not finite.
+        TrainError: there is nothing to train on, the disk is too small, a check before the first step failed, the
+            loss is not finite, or not even one row fits into memory.
     """
-    from factory.lora import attach, batches, recall
+    from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
+    from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
-    _refuse_hopeless(rows, work)
+    _refuse_hopeless(config, rows, work)
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
     attach.seed_everything(seed)
@@ -85,39 +85,40 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
-    model = attach.load_model(base, dtype, device, config.quantization)
-    first_layer = _first_layer(config, model.config.get_text_config().num_hidden_layers)
-    model = attach.new_adapter(
-        model,
-        rank=config.rank,
-        alpha=config.alpha or 2.0 * config.rank,
-        dropout=config.dropout,
-        targets=config.target_modules,
-        first_layer=first_layer,
-    )
+    pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
+    choice = _plan(config, base, encoded, device, dtype)
+    model, begun = _open_model(config, base, base_name, encoded, device, dtype)
+    first_layer = adapter.first_trained_layer(model)
+    if not distributed.is_main():
+        attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
-    settings = LoopSettings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup,
-        weight_decay=config.weight_decay,
-        max_gradient_norm=config.max_gradient_norm,
-        recall_epochs=frozenset(range(config.recall_every, config.epochs, config.recall_every)),
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=seed,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        device=device,
-        dtype=dtype,
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    settings = LoopSettings.of(config, choice.micro_batch, seed=seed, pad_id=pad, device=device, dtype=dtype)
+    objective = (
+        _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
     )
-    with Progress("train") as bar:
-        loop = Loop(model, first_layer, encoded, settings, work / CHECKPOINTS, measure, bar.training_step)
-        progress = loop.run()
-    attach.save_adapter(model, work, base_name)
-    _write_curve(work / "loss.jsonl", progress.history)
-    _write_curve(work / "recall.jsonl", progress.recall)
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
+    with Progress("train", shown=distributed.is_main()) as bar, Curves(work) as curves:
+
+        def report(row: dict[str, float]) -> None:
+            curves.add(row)
+            bar.training_step(row)
+
+        loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
+        checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
+        progress = loop.run(checks if distributed.num_processes() == 1 else None)
+        if distributed.is_main():
+            curves.finish(progress.history, progress.recall)
+    counts = {"distilled_tokens": objective.num_spoken} if objective else {}
+    if pairs:
+        counts |= _prefer(config, model, pairs, settings, work, measure)
+    last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+    losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
+    if distributed.is_main():
+        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
+        store.write_text(work / "document_loss.jsonl", lines)
+        adapter.save_adapter(model, work, base_name, begun)
+        shutil.rmtree(folder, ignore_errors=True)
     return {
         "rows": len(encoded),
         "rows_left_out": len(rows) - len(encoded),
@@ -131,10 +132,112 @@ def train(
         "best_recall": progress.best_recall,
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
+        "tokens_per_second": round(fmean(row["tokens_per_second"] for row in progress.history), 1),
+        "mfu": round(fmean(row["mfu"] for row in progress.history), 4),
+        "micro_batch": progress.micro_batch,
+        "micro_batch_halved": progress.halvings,
+        "preflight": progress.preflight,
+        "predicted_memory_bytes": round(choice.parts.total),
+        **fit.device_peak(device),
+        **counts,
+        **(adapter.shape(model) if config.continue_from else {}),
     }
 
 
-def _refuse_hopeless(rows: list[Example], work: Path) -> None:
+def _open_model(
+    config: TrainConfig, base: Path, base_name: str, rows: list["EncodedRow"], device: str, dtype: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return the base with the adapter to train on it, and what that adapter stood for when it began."""
+    from factory.lora import adapter, attach, distributed
+
+    sharded = distributed.is_sharded()
+    model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
+    settings = adapter.settings_of(config, model.config.get_text_config().num_hidden_layers)
+    if config.continue_from:
+        model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
+    else:
+        model = adapter.new_adapter(model, settings, base=base, rows=rows)
+    begun = adapter.beginning(model, settings)
+    return (distributed.shard(model, device) if sharded else model), begun
+
+
+def _read_pairs(
+    path: Path | None, dataset: Path, tokenizer: Any, system: str, max_tokens: int
+) -> "Pairs | None":
+    """Return the pairs of answers to train on afterwards, if there is a file; none may spoil the test."""
+    from factory.lora import preferences
+
+    if path is None:
+        return None
+    tested = [
+        question for name in ("valid.jsonl", "test.jsonl") for question in read_rows(dataset / name, Question)
+    ]
+    return preferences.encode_pairs(tokenizer, preferences.read_preferences(path, tested), system, max_tokens)
+
+
+def _distillation(
+    config: TrainConfig,
+    tokenizer: Any,
+    rows: list[Example],
+    encoded: list["EncodedRow"],
+    dataset: Path,
+    seed: int,
+    work: Path,
+) -> "Distillation":
+    """Return the objective that mixes in what the base says with the evidence above the question."""
+    from factory.lora import batches, distill, objectives
+    from factory.tasks.retrieval import PROMPT
+
+    facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
+    used = {number for epoch in range(config.epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
+    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts, PROMPT)
+    asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
+    return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")
+
+
+def _prefer(
+    config: TrainConfig,
+    model: Any,
+    pairs: "Pairs",
+    settings: "LoopSettings",
+    work: Path,
+    measure: Callable[[], float],
+) -> dict[str, Any]:
+    """Train the model on pairs of answers, after its own training, and return counts."""
+    from factory.lora import distributed, objectives
+    from factory.lora.loop import Loop
+
+    objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
+    changed = replace(
+        settings,
+        epochs=config.dpo_epochs,
+        learning_rate=DPO_RATE * config.learning_rate,
+        recall_epochs=frozenset(),
+    )
+    folder = work / CHECKPOINTS / "preferences"
+    with Progress("preferences", shown=distributed.is_main()) as bar:
+        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective)
+        progress = loop.run()
+    model.eval()
+    gains = objective.gains(loop.engine)
+    return {
+        "preferences": len(pairs.chosen),
+        "preferences_left_out": pairs.num_left_out,
+        "preferences_learned": sum(gain > 0 for gain in gains),
+        "preferences_gain": round(sum(gains) / len(gains), 4),
+        "preferences_loss": progress.history[-1]["loss"],
+        "preferences_recall": progress.best_recall,
+    }
+
+
+def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> None:
+    from factory.lora import distributed
+
+    if distributed.is_sharded() and config.quantization != "none":
+        raise TrainError(
+            f"train.quantization={config.quantization!r} cannot be spread over processes: leave --use_fsdp out, or "
+            "set it to none"
+        )
     if not rows:
         raise TrainError(
             "The dataset has no training rows: look at its README.md for what was dropped and why"
@@ -146,15 +249,25 @@ def _refuse_hopeless(rows: list[Example], work: Path) -> None:
         )
 
 
-def _first_layer(config: TrainConfig, num_layers: int) -> int:
-    chosen = config.first_layer
-    layer = round(chosen * num_layers) if 0 < chosen < 1 else int(chosen)
-    if layer >= num_layers:
-        raise TrainError(
-            f"train.first_layer={chosen} leaves none of the base's {num_layers} layers: lower it"
+def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> Any:
+    """Return how many rows to compute at once, and what that needs."""
+    from factory.lora import batches, fit, memory
+    from factory.lora.shape import read_shape
+
+    shape = read_shape(base)
+    first_layer = first_adapted_layer(config, shape.layers)
+    lengths = [len(row.ids) for row in rows]
+    load = memory.Load(max(lengths), max(map(batches.num_labels, rows)), kept_tokens=sum(lengths))
+    setup, available = (
+        memory.setup_of(shape, config, first_layer, device, dtype),
+        fit.available_bytes(device),
+    )
+    choice = fit.plan_training(setup, load, config.batch_size, available, config.micro_batch)
+    if not choice.fits:
+        logger.warning(
+            "training does not fit: %d row(s) at once need about %.1f GiB, and %.1f GiB are available",
+            choice.micro_batch,
+            choice.parts.total / GIB,
+            available / GIB,
         )
-    return layer
-
-
-def _write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    store.write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    return choice

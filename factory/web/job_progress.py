@@ -170,21 +170,25 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
     said = {int(found[1]): found for line in lines if (found := STEP_LINE.match(line))}
     num_steps = int(list(said.values())[-1][2]) if said else None
     folder = out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
-    points = _curve(folder / "loss.jsonl")
-    if not points:
+    points, said_last = _curve(folder / "loss.jsonl")
+    if points:
+        num_steps = said_last or num_steps  # the rows say it as long as training goes on
+    else:
         points = [LossPoint(step=step, loss=float(found[3])) for step, found in sorted(said.items())]
     return tuple(points), num_steps
 
 
-def _curve(file: Path) -> list[LossPoint]:
-    """Return the points of a curve that may still be written; after a resume, a step counts as said last."""
+def _curve(file: Path) -> tuple[list[LossPoint], int | None]:
+    """Return a curve that may still be written, each step as it was said last, and how many steps there will be."""
     points: list[LossPoint] = []
+    num_steps = None
     for row in _json_lines(file):
         if {"step", "loss"} <= row.keys():
+            num_steps = row.get("num_steps")
             while points and points[-1].step >= row["step"]:
                 points.pop()
             points.append(LossPoint(step=row["step"], loss=row["loss"]))
-    return points
+    return points, num_steps
 
 
 def _corpus(out: Path) -> tuple[tuple[ReadFile, ...], tuple[QuarantinedFile, ...]]:

@@ -59,6 +59,8 @@ class LoraAdapter:
             return f"its method is {self.config.get('peft_type')}, not LORA"
         if self.config.get("use_dora"):
             return "it uses DoRA, whose magnitudes the format cannot hold"
+        if self.config.get("target_parameters"):
+            return "it adapts weights of experts, several in one matrix"
         if self.others:
             return f"it trains more than LoRA matrices, such as {self.others[0]!r}"
         return None
@@ -105,10 +107,13 @@ def check_base(adapter: LoraAdapter, base: Path) -> str:
 
 def _sort(tensors: dict[str, Matrix], config: dict[str, Any]) -> tuple[tuple[LoraPair, ...], tuple[str, ...]]:
     pairs, others = [], []
+    holders = tuple(f".{name}".rpartition(".")[0] for name in config.get("target_parameters") or ())
     for name, values in tensors.items():
         module, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
         twin = name.replace(".lora_A.", ".lora_B.")
-        if part == "A.weight" and values.ndim == 2 and twin in tensors:
+        if holders and f".{module}".removesuffix(".base_layer").endswith(holders):
+            others.append(name)
+        elif part == "A.weight" and values.ndim == 2 and twin in tensors:
             pairs.append(LoraPair(module, values, tensors[twin], _scale(module, len(values), config)))
         elif part != "B.weight" or values.ndim != 2:
             others.append(name)

@@ -36,6 +36,11 @@ class GgufNames:
                 f"Models of the architecture {self.header.architecture!r} cannot be exported to GGUF: how "
                 f"weights are ordered is known for {', '.join(sorted(KNOWN))} only; use such a base"
             )
+        if self.header.keys.get(f"{self.header.architecture}.expert_count"):
+            raise QuantizeError(
+                "Models with experts cannot be exported to GGUF: use the adapter or the merged folder, or a base "
+                "without experts"
+            )
 
     @cached_property
     def _map(self) -> gguf.TensorNameMap:

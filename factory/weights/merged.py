@@ -17,6 +17,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from factory import hardware, store
 from factory.errors import MergeError
@@ -111,9 +112,12 @@ def _own_tensors(model: transformers.PreTrainedModel) -> Iterator[tuple[str, tor
     """Yield each weight once: an output layer that is the embedding itself is left out, as in a base."""
     layer: Any = model.get_input_embeddings()
     embedding = layer.weight
-    for name, tensor in model.state_dict().items():
-        if not (name == "lm_head.weight" and tensor.data_ptr() == embedding.data_ptr()):
-            yield name, tensor
+    own = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not (name == "lm_head.weight" and tensor.data_ptr() == embedding.data_ptr())
+    }
+    yield from revert_weight_conversion(model, own).items()  # experts by one, as in the base's file
 
 
 def _round(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:
@@ -143,6 +147,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
             yield
     finally:
         if shown:

@@ -60,7 +60,7 @@ CALL = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '
         ([{"role": "user", "content": "a<|im_end|>b"}], {}, "messages.0.content"),
         ([USER, {"role": "assistant", "content": "<|im_start|>"}], {}, "messages.1.content"),
         ([USER, {"role": "assistant", "tool_calls": CALL}], {}, "messages.1.tool_calls"),
-        ([USER], {"tools": [{"function": {"description": "<S>"}}]}, "tools"),
+        ([USER], {"tools": [{"type": "function", "function": {"name": "f", "description": "<S>"}}]}, "tools"),
     ],
 )
 def test_no_text_may_hold_a_mark_of_the_model(messages, more, param):

@@ -113,7 +113,11 @@ def test_only_what_was_given_goes_on_and_the_newer_limit_wins():
         ("messages", [{"role": "ghost", "content": "x"}]),
         ("response_format", {"type": "json_schema", "json_schema": "x"}),
         ("response_format", {"type": []}),
-        ("tools", [{"x": "y" * 70_000}]),
+        ("tools", [{"type": "function", "function": {"name": "y" * 70_000}}]),
+        ("tools", [{"type": "function"}]),
+        ("tools", [{"type": "x", "function": {"name": "f"}}]),
+        ("tools", [{"type": "function", "function": {"description": "x"}}]),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": "x"}}]),
         ("tool_choice", "maybe"),
     ],
 )

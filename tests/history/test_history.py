@@ -115,6 +115,21 @@ def test_a_second_vote_on_a_pair_is_refused_in_either_order_and_in_a_branch(hist
     assert (vote.model_a, vote.model_b, vote.winner) == ("base", "tuned", "b")
 
 
+def test_votes_for_one_of_two_answers_are_pairs_in_order_and_a_branch_makes_no_second(history) -> None:
+    conversation, base, tuned = two_answers(history)
+    history.add_vote(base.response_id, tuned.response_id, "b")
+    history.branch(conversation, history.load_conversation(conversation).turns[0].id)
+    _, base, tuned = two_answers(history)
+    history.add_vote(base.response_id, tuned.response_id, "tie")
+    other, worse = answer(1, "Yes"), answer(2, "No")
+    ask(history, history.add_conversation(), "Is it blue?", other, worse)
+    history.add_vote(other.response_id, worse.response_id, "a")
+    assert [(pair.question, pair.chosen, pair.rejected) for pair in history.voted_pairs()] == [
+        ("What weighs TD-40?", "41 kg", "I do not know"),
+        ("Is it blue?", "Yes", "No"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "winner", "message"),
     [

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from factory.lora import attach, batches
+from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.rows import Example
 from tests.made import make_examples, make_fact
 from tests.tiny import TINY_ROWS, make_tiny_base
@@ -59,12 +60,11 @@ def encoded(tokenizer, rows) -> list[batches.EncodedRow]:
 def new_model(base) -> Callable[..., Any]:
     """Return a function that loads the base with a fresh adapter, the same each time."""
 
-    def make(first_layer: int = 0, dropout: float = 0.0, trained: bool = False) -> Any:
+    def make(first_layer: int = 0, dropout: float = 0.0, trained: bool = False, **method: Any) -> Any:
         attach.seed_everything(3)
         model = attach.load_model(base, torch.float32, "cpu")
-        model = attach.new_adapter(
-            model, rank=4, alpha=8.0, dropout=dropout, targets=TARGETS, first_layer=first_layer
-        )
+        fields = {"rank": 4, "alpha": 8.0, "targets": TARGETS, "layers": tuple(range(first_layer, 2))}
+        model = new_adapter(model, AdapterSettings(**fields | {"dropout": dropout} | method))
         if trained:  # a fresh B is zero, and so are half of the gradients
             for name, value in model.named_parameters():
                 if "lora_B" in name:

@@ -17,6 +17,7 @@ from factory.lora.batches import (
     limit_wordings,
     micro_batches,
     num_labels,
+    share_of,
 )
 from tests.made import make_examples, make_fact
 
@@ -128,3 +129,18 @@ def test_the_first_wordings_of_a_group_are_kept() -> None:
     rows = _made({"a": 4, "b": 1})
     assert limit_wordings(rows, 2) == [*rows[:2], rows[4]]
     assert limit_wordings(rows, 99) == rows
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+@pytest.mark.parametrize("micro_batch", [1, 2, 16])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_processes_share_a_batch_in_as_many_parts_each(
+    size: int, micro_batch: int, num_processes: int
+) -> None:
+    batch = list(range(10, 10 + size))
+    shares = [share_of(batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
+    assert len({len(share) for share in shares}) == 1
+    counted = [row for share in shares for part, weight in share for row in part * int(weight)]
+    assert sorted(counted) == batch
+    assert all(0 < len(part) <= micro_batch for share in shares for part, _ in share)
+    assert [part for part, _ in share_of(batch, micro_batch, 0, 1)] == list(micro_batches(batch, micro_batch))

@@ -27,7 +27,16 @@ def test_what_was_saved_comes_back(new_model, tmp_path: Path) -> None:
     optimizer = _optimizer(model)
     _train_a_step(model, optimizer)
     progress = Progress(
-        step=7, epoch=1, batch=3, best_recall=0.5, best_step=4, seconds=1.5, history=[{"loss": 2.0}]
+        step=7,
+        epoch=1,
+        batch=3,
+        best_recall=0.5,
+        best_step=4,
+        seconds=1.5,
+        history=[{"loss": 2.0}],
+        micro_batch=4,
+        halvings=1,
+        preflight={"labels": {"rows": 9.0}},
     )
     checkpoint.save(tmp_path, model, optimizer, progress)
     drawn = (torch.rand(3), np.random.rand(3), random.random())
@@ -108,5 +117,18 @@ def test_what_a_kill_left_half_written_is_not_looked_at(new_model, tmp_path: Pat
     (tmp_path / ".step-000009.tmp" / "state.pt").write_bytes(b"half")
     checkpoint.save(tmp_path, model, _optimizer(model), Progress(step=2))
     found = checkpoint.load_newest(tmp_path, model, _optimizer(model))
+    assert found is not None
+    assert found.step == 2
+
+
+def test_a_damaged_one_is_replaced_when_training_gets_there_again(new_model, tmp_path: Path) -> None:
+    model = new_model()
+    optimizer = _optimizer(model)
+    for step in (1, 2):
+        checkpoint.save(tmp_path, model, optimizer, Progress(step=step))
+    _flip(tmp_path / "step-000002")
+    for step in (1, 2):
+        checkpoint.save(tmp_path, model, optimizer, Progress(step=step))
+    found = checkpoint.load_newest(tmp_path, model, optimizer)
     assert found is not None
     assert found.step == 2

@@ -1,13 +1,44 @@
 """Both engines give the loss and the gradients of the plain model; the fused one does so faster, not otherwise."""
 
+from functools import partialmethod
+
 import pytest
 import torch
+import transformers
 
+from factory.lora import attach
+from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.lora.batches import IGNORED, EncodedRow
-from factory.lora.engine import FusedEngine, PlainEngine, open_engine
+from factory.lora.engine import FusedEngine, PlainEngine, _side_by_side, open_engine
 from factory.lora.fused import is_supported
+from factory.lora.optimizer import Optimizer
+from tests.lora.conftest import TARGETS
 
 PAD = 2
+
+
+@pytest.fixture
+def deep_model():
+    """Return a function that makes a random model of four layers with an adapter whose B is not zero."""
+
+    def make(**method):
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=320,
+        )
+        model = transformers.LlamaForCausalLM(config)
+        model = new_adapter(model, AdapterSettings(**{"rank": 4, "alpha": 8.0, "targets": TARGETS} | method))
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.05)
+        return model
+
+    return make
 
 
 def _gradients(model) -> dict[str, torch.Tensor]:
@@ -35,10 +66,10 @@ def _error(found, expected) -> float:
 def _engine(kind, model, first_layer, dtype=torch.float32):
     if kind == "fused":
         return FusedEngine(model, first_layer, dtype)
-    return PlainEngine(model, first_layer, dtype, "cpu", PAD)
+    return PlainEngine(model, first_layer, dtype, "cpu", PAD, unpadded=kind == "unpadded")
 
 
-@pytest.mark.parametrize("kind", ["fused", "plain"])
+@pytest.mark.parametrize("kind", ["fused", "plain", "unpadded"])
 @pytest.mark.parametrize("first_layer", [0, 1])
 @pytest.mark.parametrize("kept", [True, False])
 def test_loss_and_gradients_are_the_models_own(new_model, encoded, kind, first_layer, kept):
@@ -53,11 +84,64 @@ def test_loss_and_gradients_are_the_models_own(new_model, encoded, kind, first_l
     assert _error(_gradients(model), expected) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"variant": "rslora"},
+        {"rank_pattern": {"k_proj": 8, "up_proj": 1}, "alpha_pattern": {"v_proj": 2.0}},
+        {"init": "pissa"},
+        {"layers": (0, 2)},
+    ],
+    ids=["rslora", "patterns", "pissa", "layers"],
+)
+def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded, method):
+    rows = encoded[:7]
+    value, expected = _expected(deep_model(**method), rows)
+    model = deep_model(**method)
+    engine = open_engine(model, 0, torch.float32, "cpu", PAD)
+    assert isinstance(engine, FusedEngine)
+    engine.refresh()
+    loss = engine.loss(rows, None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_the_losses_of_tokens_are_those_of_the_loss_in_the_order_of_the_rows(
+    new_model, encoded, kind, first_layer
+):
+    rows = encoded[:7]
+    model = new_model(first_layer, trained=True)
+    engine = _engine(kind, model, first_layer)
+    engine.loss(rows, None).backward()
+    expected = _gradients(model)
+    model.zero_grad()
+    losses = engine.token_losses(rows, engine.lower(rows))
+    losses.sum().backward()
+    assert _error(_gradients(model), expected) < 1e-5
+    apart = torch.cat([engine.token_losses([row], None) for row in rows])
+    assert (losses - apart).abs().max() < 1e-4
+
+
+def test_the_likeliest_tokens_do_not_depend_on_how_many_are_looked_at_together(
+    new_model, encoded, monkeypatch
+):
+    engine = FusedEngine(new_model(trained=True), 0, torch.float32)
+    ids, probs = engine.top_probs(encoded[:9], 5)
+    monkeypatch.setattr("factory.lora.engine.LOSS_CHUNK", 4)
+    parts = engine.top_probs(encoded[:9], 5)
+    assert torch.equal(parts[0], ids)
+    assert (parts[1] - probs).abs().max() < 1e-6
+    assert not probs.requires_grad
+
+
 def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, encoded):
     rows = encoded[:12]
     _, expected = _expected(new_model(trained=True), rows)
     errors = {}
-    for kind in ("fused", "plain"):
+    for kind in ("fused", "plain", "unpadded"):
         model = new_model(trained=True)
         engine = _engine(kind, model, 0, torch.bfloat16)
         engine.refresh()
@@ -65,6 +149,7 @@ def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, en
         errors[kind] = _error(_gradients(model), expected)
     assert errors["fused"] < 1.2 * errors["plain"]
     assert errors["fused"] < 3e-2
+    assert errors["unpadded"] < 1.2 * errors["plain"]
 
 
 def test_changed_adapters_count_from_the_next_refresh(new_model, encoded):
@@ -89,14 +174,84 @@ def test_the_model_still_answers_as_before_with_its_weights_shared(new_model, en
         assert (model(input_ids=ids).logits - before).abs().max() < 1e-5
 
 
-def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model):
+def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model, deep_model):
     assert is_supported(new_model())
+    assert not is_supported(new_model(variant="dora"))
+    assert not is_supported(deep_model(targets=("q_proj", "lm_head")))
+    normed = new_model()
+    normed.get_base_model().model.norm.weight.requires_grad_(True)
+    assert not is_supported(normed)
     assert not is_supported(new_model(dropout=0.1))
     assert isinstance(open_engine(new_model(), 0, torch.float32, "cpu", PAD), FusedEngine)
     assert isinstance(open_engine(new_model(dropout=0.1), 0, torch.float32, "cpu", PAD), PlainEngine)
     other = new_model()
     other.get_base_model().config.model_type = "gemma"
     assert isinstance(open_engine(other, 0, torch.float32, "cpu", PAD), PlainEngine)
+
+
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_recomputed_activations_change_no_gradient(new_model, encoded, first_layer):
+    rows = encoded[:5]
+    value, expected = _expected(new_model(first_layer, trained=True), rows)
+    model = new_model(first_layer, trained=True)
+    engine = open_engine(model, first_layer, torch.float32, "cpu", PAD, checkpointing=True)
+    loss = engine.loss(rows, engine.lower(rows) if first_layer else None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch about itself, when it imports and uses its compiler
+def test_compiled_layers_change_no_gradient(new_model, encoded, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    rows = encoded[:5]
+    value, expected = _expected(new_model(trained=True), rows)
+    model = new_model(trained=True)
+    engine = open_engine(model, 0, torch.float32, "cpu", PAD, compiled=True)
+    assert isinstance(engine, PlainEngine)
+    loss = engine.loss(rows, None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+def test_rows_side_by_side_are_told_apart_as_transformers_does_it(encoded):
+    rows = encoded[:4]
+    collator = transformers.DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    expected = collator([{"input_ids": list(row.ids), "labels": list(row.labels)} for row in rows])
+    given = _side_by_side(rows, "cpu")
+    assert given.ids.tolist() == expected["input_ids"].tolist()
+    for name, value in given.where.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected[name])), name
+        assert getattr(value, "dtype", None) == getattr(expected[name], "dtype", None), name
+
+
+def test_float16_weights_train_in_scaled_steps(base, encoded):
+    """What a T4 does: frozen weights and products in float16, adapters in float32."""
+    rows, losses = encoded[:8], {}
+    for dtype in (torch.float32, torch.float16):
+        attach.seed_everything(3)
+        model = attach.load_model(base, dtype, "cpu")
+        model = new_adapter(model, AdapterSettings(rank=4, alpha=8.0, targets=TARGETS))
+        engine = PlainEngine(model, 0, dtype, "cpu", PAD)
+        parameters = [value for value in model.parameters() if value.requires_grad]
+        assert {value.dtype for value in parameters} == {torch.float32}
+        optimizer = Optimizer(
+            [{"params": parameters, "factor": 1.0}],
+            "adamw",
+            weight_decay=0.0,
+            max_gradient_norm=1.0,
+            dtype=dtype,
+            device="cpu",
+        )
+        losses[dtype] = []
+        for _ in range(12):
+            loss = engine.loss(rows, None) / 100
+            optimizer.backward(loss)
+            optimizer.step(5e-3)
+            losses[dtype].append(loss.item())
+    assert losses[torch.float16] == pytest.approx(losses[torch.float32], rel=0.02)
+    assert losses[torch.float16][-1] < 0.6 * losses[torch.float16][0]
 
 
 def test_many_labels_are_no_different_from_few(new_model, encoded, monkeypatch):

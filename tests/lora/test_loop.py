@@ -1,5 +1,7 @@
 """The training loop: it learns, a kill at any step changes no bit of the result, and the best state is kept."""
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -77,9 +79,10 @@ def test_the_loss_falls_and_the_curve_counts_every_step(make_loop) -> None:
     assert progress.step == loop.num_steps == len(losses) == 12 * 3
     assert [row["step"] for row in progress.history] == list(range(1, 37))
     assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
-    assert {"step", "epoch", "loss", "learning_rate", "tokens_per_second", "seconds"} == set(
-        progress.history[0]
-    )
+    assert set(progress.history[0]) == {
+        "step", "epoch", "loss", "learning_rate", "tokens_per_second", "mfu", "memory_bytes", "seconds",
+    }  # fmt: skip
+    assert all(0 < row["mfu"] < 2 for row in progress.history)
 
 
 @pytest.mark.parametrize("first_layer", [0, 1])
@@ -209,6 +212,128 @@ def test_the_learning_rate_rises_then_falls_to_a_fiftieth() -> None:
     assert learning_rate(replace(settings, warmup=0.0), 0, 0) == 1.0
 
 
+class Small:
+    """An engine with memory for few rows at a time; what is over it is lost in the middle of the backward pass."""
+
+    def __init__(self, engine: Any, room: Callable[[], int], error: Exception) -> None:
+        self._engine, self._room, self._error, self.seen = engine, room, error, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def loss(self, rows: Any, below: Any) -> torch.Tensor:
+        self.seen.append(len(rows))
+        loss = self._engine.loss(rows, below)
+        if len(rows) > self._room():
+            (loss / 3).backward()
+            raise self._error
+        return loss
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
+    make_loop, caplog, error: Exception, first_layer: int
+) -> None:
+    rows = []
+    whole = make_loop(first_layer, name="whole", batch_size=8, micro_batch=16)
+    expected = whole.run()
+    loop = make_loop(first_layer, name="small", batch_size=8, micro_batch=16, report=rows.append)
+    loop._engine = Small(loop._engine, lambda: 8 if len(rows) < 1 else 4 if len(rows) < 5 else 2, error)
+    progress = loop.run()
+    assert (progress.micro_batch, progress.halvings) == (2, 2)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, loop.num_steps + 1))
+    assert _losses(progress) == pytest.approx(_losses(expected), abs=2e-5)
+    for name, value in _weights(loop).items():
+        assert (value - _weights(whole)[name]).abs().max() < 1e-4, name
+    assert "with micro_batch 8: going on with 4" in caplog.text
+    assert "with micro_batch 4: going on with 2" in caplog.text
+    assert max(loop._engine.seen[-2:]) == 2
+
+
+def test_a_row_that_does_not_fit_alone_ends_the_run_with_what_to_do(make_loop) -> None:
+    loop = make_loop()
+    before = _weights(loop)
+    loop._engine = Small(loop._engine, lambda: 0, MemoryError())
+    with pytest.raises(TrainError, match=r"step 0 with micro_batch=1, on rows of up to \d+ tokens: close"):
+        loop.run()
+    assert loop._engine.seen == [2, 1], "the first batch of this seed has two rows"
+    assert _same(_weights(loop), before)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(make_loop) -> None:
+    loop = make_loop()
+    loop._engine = Small(loop._engine, lambda: 0, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        loop.run()
+
+
+def test_a_resumed_run_goes_on_with_what_memory_held(make_loop) -> None:
+    first = make_loop(name="run", report=_kill_at(3), checkpoint_seconds=1e-9)
+    first._engine = Small(first._engine, lambda: 2, MemoryError())
+    with pytest.raises(Killed):
+        first.run()
+    again = make_loop(name="run")
+    again._engine = Small(again._engine, lambda: 99, MemoryError())
+    progress = again.run()
+    assert (progress.micro_batch, progress.halvings) == (2, 1)
+    assert max(again._engine.seen) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_writes_a_checkpoint(make_loop, tmp_path: Path, number: int) -> None:
+    straight = make_loop(name="straight", dropout=0.2)
+    straight.run()
+
+    def interrupt(row: dict[str, float]) -> None:
+        if row["step"] == 4 and "loss" in row:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(name="run", dropout=0.2, report=interrupt).run()
+    assert max((tmp_path / "run").glob("step-*")).name == "step-000004"
+    seen: list[float] = []
+    resumed = make_loop(name="run", dropout=0.2, report=lambda row: seen.append(row["step"]))
+    resumed.run()
+    assert seen[0] == 5
+    assert _same(_weights(resumed), _weights(straight))
+
+
+def test_a_signal_while_recall_is_measured_last_does_not_get_lost(make_loop) -> None:
+    def recall() -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0.5
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(recall=recall, recall_epochs=frozenset()).run()
+    seen: list[float] = []
+    make_loop(report=lambda row: seen.append(row["step"])).run()
+    assert seen == []
+
+
+def test_the_checks_come_before_the_first_step_and_not_when_a_run_is_resumed(make_loop) -> None:
+    found = {"labels": {"rows": 3.0}}
+    with pytest.raises(Killed):
+        make_loop(report=_kill_at(2), checkpoint_seconds=1e-9).run(lambda: found)
+    progress = make_loop().run(lambda: pytest.fail("checked again"))
+    assert progress.preflight == found
+
+
+def test_each_measurement_is_reported_after_its_steps_loss(make_loop) -> None:
+    rows: list[dict[str, float]] = []
+    make_loop(report=rows.append, recall=lambda: 0.5).run()
+    places = [number for number, row in enumerate(rows) if "recall" in row]
+    assert [rows[place]["step"] for place in places] == [3, 9]
+    assert [rows[place - 1]["step"] for place in places] == [3, 9]
+
+
 def test_gradients_are_clipped(make_loop) -> None:
     free, tight = make_loop(name="free"), make_loop(name="tight", max_gradient_norm=1e-9)
     start = _weights(tight)
@@ -220,3 +345,17 @@ def test_gradients_are_clipped(make_loop) -> None:
         for loop in (free, tight)
     ]
     assert moved[1] < 0.2 * moved[0]
+
+
+def test_every_groups_rate_follows_the_schedule(make_loop) -> None:
+    seen: list[list[float]] = []
+    loop = make_loop(
+        report=lambda row: (
+            seen.append([group["lr"] / row["learning_rate"] for group in loop._optimizer._adamw.param_groups])
+            if "loss" in row
+            else None
+        ),
+        lora_plus=16.0,
+    )
+    loop.run()
+    assert seen == [[1.0, 16.0]] * loop.num_steps

@@ -3,46 +3,53 @@
 import pytest
 import torch
 
-from factory.lora.batches import collate, micro_batches
-from factory.lora.split import SplitModel
-from factory.lora.step import autocast, greedy, loss_of
+from factory.lora.step import answer_loss, autocast, greedy
 
 
-def _loss(split: SplitModel, batch) -> torch.Tensor:
-    return loss_of(split, split.lower(batch.ids, batch.mask), batch)
+def _tokens(num_tokens: int, sure: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return hidden states (M, D), an output layer (V, D) and targets; the surer, the smaller the gradient."""
+    torch.manual_seed(4)
+    head_VD = torch.randn(50, 16)
+    targets_M = torch.randint(0, 50, (num_tokens,))
+    return head_VD[targets_M] * sure + 0.1 * torch.randn(num_tokens, 16), head_VD, targets_M
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_the_loss_does_not_depend_on_how_a_batch_is_split(new_model, encoded, size: int) -> None:
-    split = SplitModel(new_model(trained=True), 0)
-    with torch.no_grad():
-        whole = float(_loss(split, collate(encoded[:9], 2)))
-        parts = [
-            _loss(split, collate([encoded[i] for i in part], 2))
-            for part in micro_batches(list(range(9)), size)
-        ]
-    assert float(sum(parts)) == pytest.approx(whole, rel=1e-5)
+def _reference(last_MD, head_VD, targets_M) -> tuple[float, torch.Tensor]:
+    last_MD = last_MD.double().requires_grad_()
+    logits_MV = last_MD @ head_VD.double().t()
+    loss = torch.nn.functional.cross_entropy(logits_MV, targets_M, reduction="sum")
+    loss.backward()
+    return float(loss.detach()), last_MD.grad
 
 
-def test_padding_and_other_rows_change_nothing(new_model, encoded) -> None:
-    split = SplitModel(new_model(trained=True), 0)
-    longest = max(encoded, key=lambda row: len(row.ids))
-    with torch.no_grad():
-        alone = [float(_loss(split, collate([row], 2))) for row in (encoded[0], longest)]
-        both = float(_loss(split, collate([encoded[0], longest], 2)))
-    assert both == pytest.approx(sum(alone), rel=1e-5)
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_the_loss_in_chunks_is_cross_entropy_with_its_gradient(monkeypatch, chunk: int) -> None:
+    monkeypatch.setattr("factory.lora.step.LOSS_CHUNK", chunk)
+    last_MD, head_VD, targets_M = _tokens(20, 0.2)
+    value, gradient = _reference(last_MD, head_VD, targets_M)
+    last_MD.requires_grad_()
+    loss = answer_loss(last_MD, head_VD, targets_M)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert (last_MD.grad - gradient).norm() < 1e-5 * gradient.norm()
 
 
-def test_low_precision_is_close_and_float32_untouched(new_model, encoded) -> None:
-    split, batch = SplitModel(new_model(trained=True), 0), collate(encoded[:4], 2)
-    with torch.no_grad():
-        exact = float(_loss(split, batch))
-        with autocast("cpu", torch.float32):
-            assert float(_loss(split, batch)) == exact
-        with autocast("cpu", torch.bfloat16):
-            rough = float(_loss(split, batch))
-    assert rough != exact
-    assert rough == pytest.approx(exact, rel=0.02)
+def test_the_scaled_gradient_of_a_float16_loss_is_close() -> None:
+    last_MD, head_VD, targets_M = (x.half() if x.is_floating_point() else x for x in _tokens(40, 0.5))
+    _, gradient = _reference(last_MD, head_VD, targets_M)
+    last_MD.requires_grad_()
+    scale = 2.0**13
+    (answer_loss(last_MD, head_VD, targets_M) * scale).backward()
+    assert last_MD.grad.dtype == torch.float16
+    assert (last_MD.grad.double() / scale - gradient).norm() < 5e-3 * gradient.norm()
+
+
+def test_float32_is_not_autocast() -> None:
+    one = torch.randn(3, 3)
+    with autocast("cpu", torch.float32):
+        assert (one @ one).dtype == torch.float32
+    with autocast("cpu", torch.bfloat16):
+        assert (one @ one).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 25])

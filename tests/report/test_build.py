@@ -82,6 +82,17 @@ def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_
     assert [len([s for s in data["samples"] if s["correct"] is right]) for right in (True, False)] == [10, 10]
 
 
+def test_the_ten_least_learned_documents_are_listed_worst_first(report):
+    data, page = report
+    assert [row["loss"] for row in data["least_learned"]] == pytest.approx([2.4 - 0.2 * i for i in range(10)])
+    table = page[page.index("Least learned") :]
+    assert "nats a token" in table
+    first = '<tr><th scope="row"><bdi>field/clock-change-march-2026.xlsx</bdi></th><td class="n">12</td>'
+    assert first in table
+    assert "width: 100.0%" in table[: table.index("2.200")]
+    assert "suppliers/open-purchase-orders.jsonl" not in table[: table.index("</table>")]
+
+
 def test_page_loads_nothing_and_names_every_chart_and_column(report):
     _, page = report
     outline = _outline(page)
@@ -145,7 +156,17 @@ def test_what_an_earlier_run_left_is_not_this_runs(tmp_path):
         tmp_path, recipe_name="r", stages=stage_rows("train"), failure="The loss is not finite."
     )
     assert data["verdict"] == "The run did not finish. Nothing was measured."
-    for key in ("scores", "gates", "files", "sizes", "documents", "loss", "recall", "samples"):
+    for key in (
+        "scores",
+        "gates",
+        "files",
+        "sizes",
+        "documents",
+        "loss",
+        "recall",
+        "least_learned",
+        "samples",
+    ):
         assert data[key] == [], key
     assert data["base"] is None
     assert set(data["counts"]) == {"corpus", "chunks", "examples", "dataset"}

@@ -5,10 +5,19 @@ import pytest
 
 from factory import store
 from factory.errors import EvaluateError
+from factory.rows import write_rows
 from factory.stages.merge import MergeConfig, merge
 from factory.stages.quantize import QuantizeConfig, quantize
+from factory.stages.train import TrainConfig, train
 from factory.stages.verify import VerifyConfig, verify
-from tests.tiny import interleave, make_tiny_adapter, make_tiny_base, make_tiny_dataset, rewrite_gguf
+from tests.tiny import (
+    TINY_NAME,
+    interleave,
+    make_tiny_adapter,
+    make_tiny_base,
+    make_tiny_dataset,
+    rewrite_gguf,
+)
 
 CONFIG = VerifyConfig(
     threads=1, prompts=4, compared_tokens=120, scored_tokens=80, text_lines=20, answer_tokens=24
@@ -81,6 +90,45 @@ def test_sound_files_pass_every_gate(trained, tmp_path):
         ],
         True,
     )
+
+
+METHODS = {
+    "rslora": {"variant": "rslora"},
+    "dora": {"variant": "dora"},
+    "pissa": {"init": "pissa", "learning_rate": 3e-3},
+    "eva": {"init": "eva", "rank": 4},
+    "patterns": {"rank_pattern": {"q_proj": 2, "down_proj": 16}, "alpha_pattern": {"v_proj": 8}},
+    "layers": {"layers": (1,), "lora_plus": 4.0},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_every_method_trains_passes_every_gate(base, tmp_path, method):
+    adapter, dataset = tmp_path / "adapter", make_tiny_dataset(tmp_path / "train")
+    adapter.mkdir()
+    write_rows(dataset / "valid.jsonl", [])
+    fields = {
+        "rank": 8,
+        "learning_rate": 1e-2,
+        "epochs": 120,
+        "recall_every": 999,
+        "precision": "float32",
+        "device": "cpu",
+    }
+    train(
+        TrainConfig(**fields | METHODS[method]),
+        dataset=dataset,
+        base=base,
+        base_name=TINY_NAME,
+        seed=5,
+        system="",
+        work=adapter,
+    )
+    made = _export(tmp_path, base, adapter)
+
+    assert _failed(made, tmp_path / "work") == set()
+    assert (made["gguf"] / "adapter.gguf").exists() == (method != "dora")
+    assert ("adapter.gguf" in _passed(tmp_path / "work")) == (method != "dora")
 
 
 def test_another_template_is_found(trained, copied, tmp_path):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from factory.api.errors import UnknownModelError
-from factory.api.models import Catalog, EndpointSpec, ServedModel, endpoint_model, stub_model
+from factory.api.models import EndpointSpec, ServedModel, endpoint_model, stub_model
 from factory.api.router import Attempt
 from factory.web.asking import Progress, Settings, ask, identity_line, stats
 from tests.api.served import FakeUpstream, chunk, drips, fake_router, stub_router
@@ -128,7 +128,7 @@ def test_an_answers_identity_says_which_bytes_and_where():
     assert (stand_in.answer().cost, Progress(0, MODEL).answer().cost) == (None, 0.0)
     assert identity_line(stand_in).startswith("Stand-in for m: big at https://afar.example/v1")
     assert "Stand-in" not in identity_line(Progress(0, MODEL, attempt=Attempt(MODEL)))
-    assert Catalog({"s": stub_model()}).default.identity == identity_line(Progress(0, stub_model()))
+    assert stub_model().identity == identity_line(Progress(0, stub_model()))
 
 
 def test_numbers_that_nobody_knows_read_unknown():

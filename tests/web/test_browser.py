@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from factory.facts.feedback import examples
-from factory.feedback import _corrections
+from factory.feedback import _answers, _said
 from tests.web.browser import answers, ask, choose, status, unfold
 from tests.web.model_stub import ADAPTER, BASE
 
@@ -210,7 +210,7 @@ class TestWhatIsKept:
             BASE,
         )
         assert kept.tags == ("wrong_fact",)
-        (row,) = _corrections(site.root / "playground.db")
+        (row,) = _answers(_said(site.root / "playground.db")[0])
         (tmp_path / "feedback.jsonl").write_text(row.model_dump_json())
         (example,) = examples(tmp_path / "feedback.jsonl", "Be brief.")
         assert [message.content for message in example.messages][1:] == [kept.question, kept.gold]

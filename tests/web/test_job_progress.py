@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from factory import artifacts, progress, store
+from factory.lora.curves import Curves
 from factory.pipeline import STAGES, STEPS
 from factory.readers.journal import Journal
 from factory.web.job import Job, new_job
@@ -127,7 +128,8 @@ def test_the_loss_while_training_comes_from_the_lines_that_training_says(out, mo
     begin(out, "train")
     with progress.Progress("train") as bar:
         for step, loss in ((1, 7.6), (120, 1.25)):
-            bar.training_step({"step": step, "num_steps": 350, "loss": loss, "tokens_per_second": 900.0})
+            speed = {"tokens_per_second": 900.0, "mfu": 0.3, "memory_bytes": 1e9, "seconds": 60.0}
+            bar.training_step({"step": step, "num_steps": 350, "loss": loss, **speed})
     (out / "log.txt").write_text(capsys.readouterr().err)
     now = read_progress(job_of("running"), out, "")
     assert ([(point.step, point.loss) for point in now.loss], now.num_steps) == ([(1, 7.6), (120, 1.25)], 350)
@@ -163,6 +165,18 @@ def test_the_loss_is_as_live_as_the_curve_that_training_writes(out):
         assert shown()[0][-1] == (3, 2.0)
     curve.write_text("".join(json.dumps({"step": step, "loss": step}) + "\n" for step in (1, 2, 3, 2, 3)))
     assert shown()[0] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_the_loss_while_training_is_the_curve_as_far_as_it_is_written(out):
+    work = begin(out, "train")
+    (out / "log.txt").write_text("  train: 1/7 loss 9.000  1 tokens/s\n")  # of an attempt with fewer epochs
+    with Curves(work) as curves:
+        for step in (1, 2):
+            curves.add({"step": step, "loss": 4.5 - step / 2, "num_steps": 9})
+    with (work / "loss.jsonl").open("a") as file:
+        file.write('{"step": 3,')
+    now = read_progress(job_of("running"), out, "")
+    assert ([point.loss for point in now.loss], now.num_steps) == ([4.0, 3.5], 9)
 
 
 def test_the_error_is_that_of_the_last_attempt(out):

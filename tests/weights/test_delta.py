@@ -64,6 +64,21 @@ def test_another_method_is_named(tiny_adapter, tmp_path):
     assert "LOHA" in read_adapter(_copy(tiny_adapter, tmp_path, peft_type="LOHA")).obstacle
 
 
+def test_experts_in_one_matrix_are_no_pair(tiny_adapter, tmp_path):
+    folder = _copy(tiny_adapter, tmp_path, target_parameters=["mlp.experts.down_proj"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for inner in ("", "base_layer."):
+        for part, size in (("A", (32, 64)), ("B", (64, 32))):
+            name = f"base_model.model.model.layers.0.mlp.experts.{inner}lora_{part}.weight"
+            tensors[name] = torch.ones(size)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    adapter = read_adapter(folder)
+
+    assert "experts" in adapter.obstacle
+    assert len(adapter.others) == 4
+    assert not any("experts" in pair.module for pair in adapter.pairs)
+
+
 def test_bfloat16_adapters_are_read(tiny_adapter, tmp_path):
     folder = _copy(tiny_adapter, tmp_path)
     tensors = {

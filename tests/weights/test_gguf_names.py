@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,10 @@ def test_a_rewritten_file_is_the_same_file(tiny_base, tmp_path):
     again = rewrite_gguf(tiny_base / "base-F16.gguf", tmp_path / "x.gguf")
 
     assert check_gguf_header(again) == check_gguf_header(tiny_base / "base-F16.gguf")
+
+
+def test_a_model_with_experts_is_refused(tiny_base, tmp_path):
+    header = check_gguf_header(tiny_base / "base-F16.gguf")
+
+    with pytest.raises(QuantizeError, match="with experts cannot be exported to GGUF"):
+        GgufNames(replace(header, keys=header.keys | {"llama.expert_count": 8}))

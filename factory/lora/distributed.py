@@ -1,0 +1,101 @@
+"""Several processes that train one adapter: which one this is, and what they tell each other.
+
+`accelerate launch` and `torchrun` start them and leave in the environment who is who. Of a process alone nothing here
+asks anything. Knows processes, gradients and where frozen weights lie; not rows, steps or stages.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+PATIENCE = timedelta(days=7)  # the others wait while the main process reads documents or measures recall
+
+
+def join(device: str) -> None:
+    """Meet the processes that a launcher started beside this one; each takes a GPU of its own if there are any.
+
+    Those that are not the main one log warnings only.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
+    if not is_main():
+        logging.getLogger("factory").setLevel(logging.WARNING)
+
+
+def leave() -> None:
+    """Part from the other processes; from here on this one is alone."""
+    if num_processes() > 1:
+        torch.distributed.destroy_process_group()
+
+
+def num_processes() -> int:
+    """Return how many processes have joined, 1 for one alone."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this process's number, 0 for the main one and for one alone."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Tell whether this process writes, reports and measures."""
+    return rank() == 0
+
+
+def is_sharded() -> bool:
+    """Tell whether frozen weights are spread over the processes, as `accelerate launch --use_fsdp` asks for."""
+    return num_processes() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true"}
+
+
+def from_main(value: Any = None) -> Any:
+    """Return the main process's value in every process, which all have to call."""
+    if num_processes() == 1:
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
+
+
+def sum_gradients(parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor) -> float:
+    """Add up gradients over all processes, in place, and return the sum of their losses.
+
+    Losses are to be sums divided by what all processes together have, so that nothing is averaged here.
+    """
+    if num_processes() == 1:
+        return float(loss)
+    gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
+    flat = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+    torch.distributed.all_reduce(flat)
+    parts = flat[1:].split([gradient.numel() for gradient in gradients])
+    for value, part in zip(parameters, parts, strict=True):
+        value.grad = part.view_as(value)
+    return float(flat[0])
+
+
+def shard(model: Any, device: str) -> Any:
+    """Return a model with the frozen weights of its layers spread over the processes (FSDP2), the rest on a device.
+
+    Adapters are a percent of the weights and stay whole in every process, so that optimizer, clipping and checkpoints
+    are those of one process. Each layer comes to the device by itself: the whole model never has to fit there.
+    """
+    mesh = init_device_mesh(device, (num_processes(),))
+    core = model.get_base_model().model
+    trained = {value for value in model.parameters() if value.requires_grad}
+    for layer in core.layers:
+        fully_shard(layer, mesh=mesh, ignored_params=trained)
+    fully_shard(core, mesh=mesh, ignored_params=set(core.parameters()))  # only to be the layers' root
+    model.to(device)
+    with torch.no_grad():  # the layers learn that they belong together: later passes see a part of them
+        core(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), use_cache=False)
+    return model

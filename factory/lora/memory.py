@@ -1,0 +1,228 @@
+"""How much memory training and answering need, part by part. Computes; measures nothing and knows no machine.
+
+The parts are counted from what `engine` and `step` keep for the backward pass. Sizes are in bytes, of the device that
+computes.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import torch
+
+from factory.lora.attention import SHORT
+from factory.lora.config import TrainConfig
+from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
+from factory.lora.shape import Shape
+from factory.lora.step import LOSS_CHUNK, PROMPT_TOKENS
+
+LIBRARIES_BYTES = 700 << 20  # torch, transformers and peft once imported, measured on Linux x86-64
+CUDA_BYTES = 1_400_000_000  # context and workspaces, as Unsloth counts them
+LONG_RUN_BYTES = 5 << 29  # what the quickstart's training on a CPU, at 5.1 GiB, peaked above its largest step
+SLACK = 1.2  # steps of small models took up to a fifth more than what is counted here
+# A number of a frozen layer: 4 bits, a quantized scale for 64 of them and a scale for 256 of these; or 8 bits.
+QUANTIZED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What of a base, a recipe and a machine decides what a step keeps.
+
+    `targets` are the modules with an adapter, from `first_layer` on; `dtype_bytes` is the size of a number in the
+    computing dtype; `fused` tells which engine runs.
+    """
+
+    shape: Shape
+    rank: int
+    targets: tuple[str, ...]
+    first_layer: int
+    dtype_bytes: int
+    dropout: bool = False
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    cuda: bool = False
+
+    @property
+    def fused(self) -> bool:
+        """Whether the fused engine runs, as `engine.open_engine` decides it."""
+        return self.shape.llama and not (self.cuda or self.dropout or self.quantization != "none")
+
+    @property
+    def trained(self) -> int:
+        """The adapter's parameters."""
+        return self.shape.adapter_parameters(self.rank, self.targets, self.first_layer)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The rows of a dataset.
+
+    `tokens` are those of the longest, `labels` the most that one has, `kept_tokens` those of all rows whose output of
+    the frozen layers stays in memory.
+    """
+
+    tokens: int
+    labels: int
+    kept_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes by what they hold.
+
+    `cache` is keys and values of answers, or outputs of frozen layers; `reserve` what the estimate may miss; `long_run`
+    what many steps on a CPU add to one, in a heap in pieces and caches for batches of every size.
+    """
+
+    weights: float = 0.0
+    adapter: float = 0.0
+    optimizer: float = 0.0
+    gradients: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+    cache: float = 0.0
+    libraries: float = 0.0
+    reserve: float = 0.0
+    long_run: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All parts together."""
+        return sum(asdict(self).values())
+
+
+def setup_of(shape: Shape, config: TrainConfig, first_layer: int, device: str, dtype: torch.dtype) -> Setup:
+    """Return what a recipe means on a device, computing in a dtype."""
+    return Setup(
+        shape=shape,
+        rank=config.rank,
+        targets=config.target_modules,
+        first_layer=first_layer,
+        dtype_bytes=dtype.itemsize,
+        dropout=config.dropout > 0,
+        quantization=config.quantization,
+        cuda=device == "cuda",
+    )
+
+
+def train_step(setup: Setup, load: Load, rows: int) -> Parts:
+    """Return what one step holds at its peak, the forward pass of that many longest rows being done."""
+    labels = rows * load.labels
+    logits = 2 * FLOAT * min(labels, LOSS_CHUNK)
+    return _with_reserve(
+        replace(
+            _state(setup, load),
+            gradients=FLOAT * setup.trained,
+            activations=rows * _activations(setup, load.tokens),
+            logits=logits * setup.shape.vocabulary,
+        ),
+        long=not setup.cuda,
+    )
+
+
+def recall_step(setup: Setup, load: Load) -> Parts:
+    """Return what measuring recall holds beside what is trained: greedy answers to questions as long as the rows'."""
+    answering = _answering(setup, max(1, load.tokens - load.labels), MAX_ANSWER_TOKENS)
+    state = _state(setup, load)
+    return _with_reserve(
+        replace(answering, weights=state.weights, adapter=state.adapter, optimizer=state.optimizer,
+                cache=state.cache + answering.cache),
+        long=not setup.cuda,
+    )  # fmt: skip
+
+
+def answer_step(setup: Setup, prompt_tokens: int, new_tokens: int) -> Parts:
+    """Return what one batch of the evaluation holds: prompts of that length, weights in 16 bits on a GPU, else 32."""
+    plain = replace(setup, quantization="none", dtype_bytes=setup.dtype_bytes if setup.cuda else FLOAT)
+    answering = _answering(plain, prompt_tokens, new_tokens)
+    return _with_reserve(replace(answering, weights=_weights(plain), adapter=FLOAT * plain.trained))
+
+
+def prompts_at_once(prompt_tokens: int) -> int:
+    """Return how many prompts of a length are read at once."""
+    return max(1, min(BATCH_SIZE, PROMPT_TOKENS // prompt_tokens))
+
+
+def _with_reserve(parts: Parts, *, long: bool = False) -> Parts:
+    return replace(parts, reserve=(SLACK - 1) * parts.total, long_run=LONG_RUN_BYTES if long else 0.0)
+
+
+def _weights(setup: Setup) -> float:
+    """Return the bytes of the frozen weights; of quantized ones, the largest is unpacked to be computed with."""
+    shape, size = setup.shape, setup.dtype_bytes
+    if setup.quantization == "none":
+        return size * shape.parameters
+    unpacked = max(rows * columns for rows, columns in shape.modules.values())
+    return QUANTIZED_BYTES[setup.quantization] * shape.layer_parameters + size * (
+        shape.outer_parameters + unpacked
+    )
+
+
+def _state(setup: Setup, load: Load) -> Parts:
+    """Return what stays in memory from step to step: the adapter's moments in float32, and its copy in low precision.
+
+    Plain layers in float32 compute with the adapter itself.
+    """
+    copied = setup.dtype_bytes if setup.fused or setup.dtype_bytes < FLOAT else 0
+    kept = load.kept_tokens * setup.shape.width * setup.dtype_bytes if setup.first_layer else 0
+    return Parts(
+        weights=_weights(setup),
+        adapter=(FLOAT + copied) * setup.trained,
+        optimizer=2 * FLOAT * setup.trained,
+        cache=kept,
+        libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
+    )
+
+
+def _activations(setup: Setup, row_tokens: int) -> float:
+    """Return the bytes for one row of up to so many tokens: the longest rows for one kernel may need the most."""
+    lengths = (min(row_tokens, SHORT), row_tokens)
+    return max(length * (_kept(setup, length) + _passing(setup, length, backward=True)) for length in lengths)
+
+
+def _kept(setup: Setup, row_tokens: int) -> float:
+    """Return the bytes that the adapted layers keep of one token for the backward pass."""
+    shape, size = setup.shape, setup.dtype_bytes
+    ranks = setup.rank * len(setup.targets)
+    entering = 2 * shape.width + shape.queries + shape.inner  # of attention, output, gates and down
+    residual = 2 * FLOAT * shape.width  # before each norm, in float32
+    if setup.fused:
+        if row_tokens <= SHORT:  # computed in float32
+            attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
+        else:
+            attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
+        layer = size * (entering + 2 * shape.inner + ranks) + attention + residual
+        return (shape.layers - setup.first_layer) * layer
+    if size < FLOAT or setup.dropout:  # a copy of its own for every adapter, from autocast or from dropout
+        entering = sum(shape.modules[name][0] for name in setup.targets if name in shape.modules)
+    dropped = FLOAT * entering if setup.dropout else 0
+    attention = _heads(shape) + shape.queries  # and what comes out of it
+    layer = size * (entering + attention + 3 * shape.inner + ranks) + residual + dropped
+    return (shape.layers - setup.first_layer) * layer
+
+
+def _heads(shape: Shape) -> int:
+    return shape.queries + 2 * shape.keys
+
+
+def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
+    """Return the bytes a token that the layer being computed needs for a moment, forward or back."""
+    shape, size = setup.shape, setup.dtype_bytes
+    attention = 4.0 * shape.queries + 2 * shape.keys
+    if (
+        setup.fused and backward and row_tokens <= SHORT
+    ):  # a bias, and gradients around the softmax, in float32
+        attention = FLOAT / size * (attention + 3 * shape.heads * row_tokens)
+    mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
+    return size * max(attention, mlp) + 3 * FLOAT * shape.width
+
+
+def _answering(setup: Setup, prompt_tokens: int, new_tokens: int) -> Parts:
+    """Return what greedy answers hold beside the model: prompts read, keys and values, one row of logits each."""
+    shape, size, rows = setup.shape, setup.dtype_bytes, prompts_at_once(prompt_tokens)
+    one_layer = rows * (prompt_tokens + new_tokens) * 2 * shape.keys * size
+    return Parts(
+        activations=rows * prompt_tokens * _passing(setup, prompt_tokens),
+        logits=rows * shape.vocabulary * (size + FLOAT),
+        cache=one_layer * (shape.layers + 1),  # a layer's cache is copied when it grows
+        libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
+    )

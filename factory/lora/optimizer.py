@@ -1,0 +1,82 @@
+"""AdamW over an adapter's parameters: clipping, 8-bit moments, and the loss scaling that float16 needs.
+
+Knows gradients; not rows, schedules or models.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from factory.errors import MissingExtraError
+
+Kind = Literal["adamw", "paged_adamw_8bit"]
+
+
+class Optimizer:
+    """AdamW with clipped gradients.
+
+    With float16 weights the loss is scaled, as small gradients would be zero otherwise: a step whose gradients
+    overflow is left out and the scale halved.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        kind: Kind,
+        *,
+        weight_decay: float,
+        max_gradient_norm: float,
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
+        """Keep groups of `params`, each with the `factor` of its learning rate; `dtype` is the frozen weights'."""
+        self.parameters, self._max_norm = (
+            [value for group in groups for value in group["params"]],
+            max_gradient_norm,
+        )
+        if kind == "adamw":
+            self._adamw: Any = torch.optim.AdamW(list(groups), weight_decay=weight_decay, fused=True)
+        else:
+            self._adamw = _paged_8bit(list(groups), weight_decay)
+        self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a loss's gradients, scaled, to those that are there."""
+        self._scaler.scale(loss).backward()
+
+    def step(self, learning_rate: float) -> None:
+        """Change the parameters by their gradients, or leave them where a gradient is not finite, and clear those."""
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate * group["factor"]
+        self._scaler.unscale_(self._adamw)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self._max_norm)
+        self._scaler.step(self._adamw)
+        self._scaler.update()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients that are there."""
+        self._adamw.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state and the scale of the loss."""
+        return {**self._adamw.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        self._adamw.load_state_dict({name: value for name, value in state.items() if name != "scaler"})
+        if state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def _paged_8bit(groups: list[dict[str, Any]], weight_decay: float) -> Any:
+    try:
+        optimizers = importlib.import_module("bitsandbytes.optim")
+    except ImportError as error:
+        raise MissingExtraError(
+            "train.optimizer 'paged_adamw_8bit' needs the package bitsandbytes: pip install "
+            "'adapter-factory[cuda]', or set train.optimizer to adamw"
+        ) from error
+    return optimizers.PagedAdamW8bit(groups, weight_decay=weight_decay)

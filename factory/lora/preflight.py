@@ -1,0 +1,202 @@
+"""What is tried in seconds before hours are spent: does the loss count, does the adapter learn, can it be resumed.
+
+Each check takes a few short rows and returns what it found in numbers. Knows rows, engine and model; not the schedule.
+Afterwards model and random numbers are as before, to the last bit.
+"""
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factory.errors import TrainError
+from factory.lora import attach, checkpoint
+from factory.lora.batches import IGNORED, EncodedRow, epoch_batches, num_labels
+from factory.lora.checkpoint import Progress
+from factory.lora.engine import Engine
+from factory.lora.loop import Findings, LoopSettings
+from factory.lora.trial import Trial, short_rows, unchanged
+
+logger = logging.getLogger(__name__)
+OVERFIT_STEPS = 20
+LEARNED = 0.7  # of the first loss: what the lowest of the steps on one row must reach
+KNOWN = 0.1  # nats a token: a row that the model can say already shows nothing
+# Of the value that is compared: twice and more what the engines differ by on SmolLM2-135M.
+LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+EIGHT_BIT_TOLERANCE = 0.1  # bitsandbytes computes the outlier columns of a batch apart, in more bits
+NO_GRADIENT = "does not require grad"  # torch's words when no adapter is behind the loss
+SAME = 1e-6  # of a loss that is computed twice in the same way
+
+
+def run(
+    model: Any,
+    engine: Engine,
+    rows: Sequence[EncodedRow],
+    settings: LoopSettings,
+    end_id: int,
+    folder: Path,
+) -> Findings:
+    """Run every check and return its numbers by name; nothing of the model has changed afterwards.
+
+    `end_id` ends an assistant's turn; `folder` takes a checkpoint for a moment.
+
+    Raises:
+        TrainError: a check failed.
+    """
+    findings = {"labels": check_labels(rows, end_id), "order": check_order(rows, settings)}
+    trial = Trial(model, engine, settings, short_rows(rows))
+    checks: dict[str, Callable[[], dict[str, float]]] = {
+        "same seed": lambda: check_seed(trial),
+        "effect": lambda: check_effect(trial),
+        "overfit": lambda: check_overfit(trial),
+        "packed": lambda: check_packed(trial),
+        "accumulation": lambda: check_accumulation(trial),
+        "resume": lambda: check_resume(trial, folder),
+    }
+    with unchanged(model, engine):
+        findings |= {name: check() for name, check in checks.items()}
+    for name, numbers in findings.items():
+        logger.info(
+            "preflight %s: %s", name, ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        )
+    return findings
+
+
+def check_labels(rows: Sequence[EncodedRow], end_id: int) -> dict[str, float]:
+    """Check that every row has tokens with loss and that the one that ends the turn is among them."""
+    empty = sum(num_labels(row) == 0 for row in rows)
+    if empty:
+        raise TrainError(
+            f"{empty} of {len(rows)} training rows have no token with loss: all labels are {IGNORED}, so nothing "
+            "would be learned from them; check the base's chat template, or name another base"
+        )
+    endless = sum(row.labels[-1] != end_id for row in rows)
+    if endless:
+        raise TrainError(
+            f"{endless} of {len(rows)} training rows do not train the end of turn (token {end_id}): the model would "
+            "never stop; check that padding is not masked by the same token, or name another base"
+        )
+    labels, tokens = sum(map(num_labels, rows)), sum(len(row.ids) for row in rows)
+    return {"rows": len(rows), "share_with_loss": labels / tokens}
+
+
+def check_order(rows: Sequence[EncodedRow], settings: LoopSettings) -> dict[str, float]:
+    """Check that the seed alone decides which rows come in which order."""
+    orders = [epoch_batches(rows, 0, settings.seed, settings.batch_size) for _ in range(2)]
+    if orders[0] != orders[1]:
+        raise TrainError(
+            f"Seed {settings.seed} gave two different orders of {len(rows)} rows, so that a resumed run would meet "
+            "other data: please report this"
+        )
+    return {"batches": len(orders[0])}
+
+
+def check_seed(trial: Trial) -> dict[str, float]:
+    """Check that the same seed gives the same loss twice, dropout included."""
+    losses = []
+    trial.model.train()
+    for _ in range(2):
+        attach.seed_everything(trial.settings.seed)
+        losses.append(trial.loss())
+    if not math.isfinite(losses[0]):
+        raise TrainError(
+            f"The loss of {len(trial.rows)} rows is {losses[0]} before the first step: the base's weights are damaged "
+            "or overflow; delete the base and run again, or set train.precision to float32"
+        )
+    if not abs(losses[0] - losses[1]) <= SAME * abs(losses[0]):
+        raise TrainError(
+            f"Seed {trial.settings.seed} gave the losses {losses[0]!r} and {losses[1]!r} on the same rows: a run "
+            "could be neither repeated nor resumed; set train.dropout to 0, or train.device to cpu"
+        )
+    return {"loss": losses[0]}
+
+
+def check_effect(trial: Trial) -> dict[str, float]:
+    """Check that one step changes what the model itself says, not only what the engine computes."""
+    before = trial.logits()
+    try:
+        trial.step(trial.optimizer(), trial.rows)
+    except RuntimeError as error:
+        if NO_GRADIENT not in str(error):
+            raise
+    moved = float((trial.logits() - before).abs().max())
+    if not moved > 0:
+        raise TrainError(
+            f"A step on the adapter moved the model's logits by {moved!r}: the adapter is not applied, or has no "
+            "gradient; check train.target_modules and train.first_layer, or name another base"
+        )
+    return {"moved_logits": moved}
+
+
+def check_overfit(trial: Trial) -> dict[str, float]:
+    """Check that a few steps on one row lower its loss strongly."""
+    row, optimizer = trial.rows[-1], trial.optimizer()
+    losses = [trial.step(optimizer, [row]) for _ in range(OVERFIT_STEPS)]
+    first, lowest = losses[0], min(losses)
+    if not lowest < max(LEARNED * first, KNOWN):
+        raise TrainError(
+            f"{OVERFIT_STEPS} steps on one row took its loss from {first:.4f} to {lowest:.4f} nats a token at best, "
+            f"not below {LEARNED:.0%}: the adapter does not learn; raise train.rank or train.alpha, or set "
+            "train.precision to float32"
+        )
+    return {"first_loss": first, "lowest_loss": lowest}
+
+
+def check_packed(trial: Trial) -> dict[str, float]:
+    """Check that the engine's loss of rows together is the model's own, a row at a time and without padding."""
+    trial.model.eval()
+    trial.engine.refresh()
+    packed, plain = trial.loss(), trial.plain_loss()
+    trial.model.train()
+    difference = abs(packed - plain) / max(abs(plain), KNOWN)
+    if not difference <= LOSS_TOLERANCE[trial.settings.dtype]:
+        raise TrainError(
+            f"The loss of {len(trial.rows)} rows together is {packed:.5f} nats a token and {plain:.5f} when the model "
+            f"takes them one by one, {difference:.2%} apart: rows see each other, or the adapter is left out; please "
+            "report this with the base's name, and set train.precision to float32 to see whether it is rounding"
+        )
+    return {"packed_loss": packed, "plain_loss": plain}
+
+
+def check_accumulation(trial: Trial) -> dict[str, float]:
+    """Check that the gradient of a batch is the sum of its parts' gradients."""
+    gradients = []
+    trial.model.eval()
+    for micro_batch in (len(trial.rows), 1):
+        trial.accumulate(trial.rows, micro_batch)
+        gradients.append(trial.take_gradient())
+    trial.model.train()
+    difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm().clamp_min(1e-12))
+    eight_bit = getattr(trial.model.get_base_model(), "is_loaded_in_8bit", False)
+    allowed = EIGHT_BIT_TOLERANCE if eight_bit else GRADIENT_TOLERANCE[trial.settings.dtype]
+    if not difference <= allowed:
+        raise TrainError(
+            f"The gradient of {len(trial.rows)} rows at once and one by one differ by {difference:.2%}, so that "
+            "train.micro_batch would change what is learned: please report this with the base's name"
+        )
+    return {"gradient_difference": difference}
+
+
+def check_resume(trial: Trial, folder: Path) -> dict[str, float]:
+    """Check that steps after a checkpoint is loaded give the losses that they gave before."""
+    optimizer = trial.optimizer()
+    trial.step(optimizer, trial.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=folder) as name:
+        checkpoint.save(Path(name), trial.model, optimizer, Progress())
+        losses = [trial.step(optimizer, trial.rows) for _ in range(2)]
+        other = trial.optimizer()
+        found = checkpoint.load_newest(Path(name), trial.model, other)
+        again = [trial.step(other, trial.rows) for _ in range(2)]
+    difference = max(abs(one - two) / abs(one) for one, two in zip(losses, again, strict=True))
+    if found is None or not difference <= SAME:
+        raise TrainError(
+            f"After a checkpoint was loaded the next losses were {again} instead of {losses}: a resumed run would be "
+            "another one; check the disk, and please report this if it is sound"
+        )
+    return {"next_loss": losses[-1], "difference": difference}

@@ -1,0 +1,128 @@
+"""A few short rows of a run and what can be tried on them, with everything put back afterwards.
+
+Knows model, engine and rows; not what a result should be.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from factory.lora import checkpoint
+from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
+from factory.lora.engine import Engine
+from factory.lora.loop import LoopSettings, accumulate
+from factory.lora.objectives import CrossEntropy
+from factory.lora.step import autocast
+
+HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
+RATE = 2e-3  # high enough to show an effect within a few steps, low enough not to wreck a model of 135M
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: the run's own model, engine and settings on a few of its rows, cut to be short."""
+
+    model: Any
+    engine: Engine
+    settings: LoopSettings
+    rows: Sequence[EncodedRow]
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained."""
+        return [value for value in self.model.parameters() if value.requires_grad]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return a fresh optimizer; the run's own is left alone."""
+        rate = max(RATE, self.settings.learning_rate)
+        return torch.optim.AdamW(self.parameters, lr=rate, fused=True)
+
+    def step(self, optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow]) -> float:
+        """Take one step on some rows and return their loss before it, in nats a token."""
+        loss = self.accumulate(rows, len(rows))
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def accumulate(self, rows: Sequence[EncodedRow], micro_batch: int) -> float:
+        """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
+        parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
+        labels = sum(map(num_labels, rows))
+        return float(
+            accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, torch.Tensor.backward)
+        )
+
+    def take_gradient(self) -> torch.Tensor:
+        """Return all gradients as one vector, zeros where there is none, and clear them."""
+        gradients = [
+            torch.zeros_like(value) if value.grad is None else value.grad for value in self.parameters
+        ]
+        self.model.zero_grad(set_to_none=True)
+        return torch.cat([gradient.detach().float().flatten() for gradient in gradients])
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Return the engine's loss of the rows together, in nats a token."""
+        return float(self.engine.loss(self.rows, None)) / sum(map(num_labels, self.rows))
+
+    @torch.no_grad()
+    def plain_loss(self) -> float:
+        """Return the rows' loss as the model itself computes it, one row at a time, in nats a token."""
+        total = 0.0
+        for row in self.rows:
+            logits_TV = self._forward(row)[:-1]
+            targets_T = torch.tensor(row.labels[1:], device=logits_TV.device)
+            total += float(cross_entropy(logits_TV, targets_T, ignore_index=IGNORED, reduction="sum"))
+        return total / sum(map(num_labels, self.rows))
+
+    @torch.no_grad()
+    def logits(self) -> torch.Tensor:
+        """Return what the model itself gives for the last row, shape (length, vocabulary), without dropout."""
+        self.model.eval()
+        logits_TV = self._forward(self.rows[-1])
+        self.model.train()
+        return logits_TV
+
+    def _forward(self, row: EncodedRow) -> torch.Tensor:
+        device = self.settings.device
+        with autocast(device, self.settings.dtype):
+            logits_1TV = self.model(input_ids=torch.tensor([row.ids], device=device), use_cache=False).logits
+        return logits_1TV[0].float()
+
+
+def short_rows(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
+    """Return up to four rows of different lengths from the shorter half, the middle of long ones cut out."""
+    order = sorted(rows, key=lambda row: len(row.ids))
+    places = sorted({len(order) * eighth // 8 for eighth in (0, 1, 2, 4)})
+    return [_cut(order[place]) for place in places]
+
+
+def _cut(row: EncodedRow) -> EncodedRow:
+    if len(row.ids) <= HEAD + TAIL:
+        return row
+    return replace(row, ids=row.ids[:HEAD] + row.ids[-TAIL:], labels=row.labels[:HEAD] + row.labels[-TAIL:])
+
+
+@contextmanager
+def unchanged(model: Any, engine: Engine) -> Iterator[None]:
+    """Put trained tensors, mode, gradients and all random numbers back when the block ends."""
+    state, training = checkpoint.trained_state(model), model.training
+    kept = random.getstate(), np.random.get_state()  # the generator that libraries draw from
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+        checkpoint.load_trained(model, state)
+        model.zero_grad(set_to_none=True)
+        model.train(training)
+        engine.refresh()

@@ -1,0 +1,78 @@
+"""How long the stages take, from what they took on a known machine and this one's speed. Knows no memory."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from factory.lora import attach
+from factory.lora.config import TrainConfig, first_adapted_layer
+from factory.lora.shape import Shape
+from factory.plan.workload import Workload
+from factory.recipe import Recipe
+
+PROBE_SECONDS, PROBE_WIDTH = 0.5, 1024
+# Seconds that the quickstart's stages took on two cores with AVX-512 and bf16: 37 files, 814 facts and passages,
+# SmolLM2-135M as Q8_0 and Q4_K_M, 306 questions. What computes with the model grows with its size.
+SECONDS_A_FILE = 0.1
+SECONDS_A_ROW = {"chunk": 0.0002, "synthesize": 0.001, "curate": 0.003}
+MEASURED_PARAMETERS, MEASURED_FLOPS = 135e6, 65e9  # operations a second in fp32
+MERGE_SECONDS, EXPORT_SECONDS = 1.9, 1.3
+QUANTIZE_SECONDS, TYPE_SECONDS = 16.0, 3.0  # the files in 16 bits and the importance matrix; each other type
+VERIFY_SECONDS, CHECK_SECONDS = 15.0, 8.0  # the weights and the file in 16 bits; each other type
+ANSWER_SECONDS, RETRIEVAL_ANSWERS = 0.175, 4  # one answer; how many such one to a prompt with passages costs
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Operations a second: in training, on its device and in its precision, and on the CPU in fp32."""
+
+    training: float
+    cpu: float
+
+
+def estimate_seconds(recipe: Recipe, shape: Shape, work: Workload, speeds: Speeds) -> dict[str, float]:
+    """Return about how long each stage takes, by name; what a teacher takes to answer is not in it."""
+    types, rag = len(recipe.quantize.types), recipe.evaluate.rag * recipe.evaluate.rag_questions
+    slower = shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
+    answers = work.questions * (2 + types) + RETRIEVAL_ANSWERS * rag
+    tokens = work.rows.an_epoch * work.rows.mean
+    return {
+        "ingest": work.files * SECONDS_A_FILE,
+        **{stage: work.rows.an_epoch * seconds for stage, seconds in SECONDS_A_ROW.items()},
+        "train": tokens * _flops_a_token(recipe.train, shape) / speeds.training,
+        "merge": slower * MERGE_SECONDS,
+        "quantize": slower * (QUANTIZE_SECONDS + types * TYPE_SECONDS),
+        "verify": slower * (VERIFY_SECONDS + types * CHECK_SECONDS),
+        "evaluate": slower * answers * ANSWER_SECONDS,
+        "export": slower * EXPORT_SECONDS,
+    }
+
+
+def _flops_a_token(train: TrainConfig, shape: Shape) -> float:
+    """Return the operations that all epochs spend on one token of a row.
+
+    A trained layer goes forward and back, without a gradient of its own weights; a frozen one goes forward once for
+    every wording; the output layer sees the answers only, a quarter of all tokens.
+    """
+    share = 1 - first_adapted_layer(train, shape.layers) / shape.layers
+    output, layers = shape.vocabulary * shape.width, shape.layer_parameters
+    return (
+        train.epochs * (4 * share * layers + output)
+        + min(train.epochs, train.wordings) * 2 * (1 - share) * layers
+    )
+
+
+def probe_flops(train: TrainConfig | None = None) -> float:
+    """Return the operations a second of half a second's matrix products, as in training or else in fp32 on the CPU."""
+    device, dtype = "cpu", torch.float32
+    if train:
+        device = attach.pick_device() if train.device == "auto" else train.device
+        dtype = attach.pick_dtype(train.precision, device)
+    left, right = (torch.randn(PROBE_WIDTH, PROBE_WIDTH).to(device, dtype) for _ in range(2))
+    left @ right
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < PROBE_SECONDS:
+        (left @ right)[0, 0].item()  # waits for a GPU
+        products += 1
+    return products * 2 * PROBE_WIDTH**3 / (time.perf_counter() - started)

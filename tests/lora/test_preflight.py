@@ -1,0 +1,219 @@
+"""What is tried before training: every planted fault is named in time, and a sound run is left as it was."""
+
+import logging
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from factory.errors import TrainError
+from factory.lora import attach, preflight
+from factory.lora.batches import IGNORED
+from factory.lora.checkpoint import trained_state
+from factory.lora.engine import FusedEngine, PlainEngine
+from factory.lora.loop import Loop
+from factory.lora.trial import HEAD, TAIL, Trial, short_rows
+from tests.lora.test_loop import SETTINGS
+
+END = 2  # of a turn, in the tiny tokenizer
+
+
+class Changed:
+    """An engine of which a test changes one method."""
+
+    def __init__(self, engine: Any, **changes: Any) -> None:
+        self._engine = engine
+        vars(self).update(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def _fused(model, settings=SETTINGS):
+    return FusedEngine(model, 0, settings.dtype)
+
+
+def _plain(model, settings=SETTINGS):
+    return PlainEngine(model, 0, settings.dtype, "cpu", settings.pad_id)
+
+
+@pytest.fixture
+def run(encoded, tmp_path):
+    """Return a function that runs all checks on a model, in an engine that a function makes of it."""
+
+    def go(model, engine=_fused, rows=encoded, **changes):
+        settings = replace(SETTINGS, **changes)
+        return preflight.run(model, engine(model, settings), rows, settings, END, tmp_path / "checkpoints")
+
+    return go
+
+
+@pytest.mark.parametrize("engine", [_fused, _plain])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, caplog, engine, dtype) -> None:
+    with caplog.at_level(logging.INFO):
+        found = run(new_model(), engine, dtype=dtype)
+    assert list(found) == [
+        "labels", "order", "same seed", "effect", "overfit", "packed", "accumulation", "resume",
+    ]  # fmt: skip
+    assert found["overfit"]["lowest_loss"] < 0.7 * found["overfit"]["first_loss"]
+    assert found["packed"]["packed_loss"] == pytest.approx(found["packed"]["plain_loss"], rel=2e-2)
+    assert found["effect"]["moved_logits"] > 0
+    assert found["resume"]["difference"] == 0
+    lines = [record.message for record in caplog.records if record.name == "factory.lora.preflight"]
+    assert [line.split(":")[0] for line in lines] == [f"preflight {name}" for name in found]
+
+
+def test_an_adapter_above_frozen_layers_with_dropout_passes_too(run, new_model) -> None:
+    run(new_model(1, dropout=0.3), lambda model, settings: PlainEngine(model, 1, settings.dtype, "cpu", 2))
+    run(new_model(1), lambda model, settings: FusedEngine(model, 1, settings.dtype))
+
+
+def test_nothing_has_changed_afterwards(run, new_model) -> None:
+    model = new_model(dropout=0.2)
+    before, seen = trained_state(model), []
+    for _ in range(2):
+        attach.seed_everything(4)
+        if seen:
+            run(model, _plain)
+        seen.append((torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()))
+    assert seen[0] == seen[1]
+    after = trained_state(model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(value.grad is None for value in model.parameters())
+    assert model.training
+
+
+def test_a_run_after_the_checks_ends_with_the_same_bits_as_one_without(new_model, encoded, tmp_path) -> None:
+    ends = []
+    for checked in (False, True):
+        folder = tmp_path / str(checked)
+        loop = Loop(new_model(dropout=0.2), 0, encoded, SETTINGS, folder, lambda: 0.0, lambda row: None)
+        trial = (loop.model, loop.engine, encoded, SETTINGS, END, folder)
+        progress = loop.run((lambda trial=trial: preflight.run(*trial)) if checked else None)
+        assert bool(progress.preflight) == checked
+        ends.append((trained_state(loop.model), [row["loss"] for row in progress.history]))
+    assert ends[0][1] == ends[1][1]
+    assert all(torch.equal(ends[0][0][name], ends[1][0][name]) for name in ends[0][0])
+
+
+def test_a_fault_leaves_the_model_as_it_was_too(run, new_model) -> None:
+    model = new_model()
+    before = trained_state(model)
+    with pytest.raises(TrainError):
+        run(
+            model, lambda m, s: Changed(_fused(m), loss=lambda rows, below: _fused(m).loss(rows, below) * 1.1)
+        )
+    assert all(torch.equal(before[name], value) for name, value in trained_state(model).items())
+
+
+def test_an_empty_label_mask_is_refused(run, new_model, encoded) -> None:
+    masked = [replace(encoded[0], labels=(IGNORED,) * len(encoded[0].ids)), *encoded[1:]]
+    with pytest.raises(TrainError, match=rf"1 of {len(encoded)} training rows have no token with loss"):
+        run(new_model(), rows=masked)
+
+
+def test_an_untrained_end_of_turn_is_refused(run, new_model, encoded) -> None:
+    masked = [replace(row, labels=(*row.labels[:-1], IGNORED)) for row in encoded]
+    with pytest.raises(TrainError, match=rf"{len(encoded)} of {len(encoded)} .* end of turn \(token 2\)"):
+        run(new_model(), rows=masked)
+
+
+def test_rows_that_see_each_other_are_noticed(run, new_model) -> None:
+    def leaking(model, settings):
+        """Lay the rows end to end as if they were one."""
+        engine = _fused(model)
+
+        def loss(rows, below):
+            joined = replace(
+                rows[0],
+                ids=tuple(token for row in rows for token in row.ids),
+                labels=tuple(label for row in rows for label in row.labels),
+            )
+            return engine.loss([joined], None)
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match="rows see each other, or the adapter is left out"):
+        run(new_model(trained=True), leaking)
+
+
+def test_an_engine_that_forgets_the_adapter_is_noticed(run, new_model) -> None:
+    def forgetful(model, settings):
+        return Changed(_fused(model), refresh=lambda: None)  # the adapter as it was in the beginning
+
+    with pytest.raises(TrainError, match="steps on one row took its loss from"):
+        run(new_model(), forgetful)
+
+
+def test_an_adapter_that_the_model_does_not_apply_is_noticed(run, new_model) -> None:
+    for engine in (_fused, _plain):
+        model = new_model()
+        model.base_model.disable_adapter_layers()
+        for name, value in model.named_parameters():
+            value.requires_grad_("lora_" in name)
+        with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+            run(model, engine)
+
+
+def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -> None:
+    def uneven(model, settings):
+        engine = _fused(model)
+
+        def loss(rows, below):
+            value = engine.loss(rows, below)
+            return value + (len(rows) == 1) * 0.5 * (value - value.detach())  # same value, larger gradient
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match=r"train\.micro_batch would change what is learned"):
+        run(new_model(), uneven)
+
+
+def test_random_numbers_without_a_seed_are_noticed(run, new_model) -> None:
+    def noisy(model, settings):
+        engine, free = _fused(model), random.SystemRandom()
+        return Changed(engine, loss=lambda rows, below: engine.loss(rows, below) * (1 + 0.01 * free.random()))
+
+    with pytest.raises(TrainError, match="could be neither repeated nor resumed"):
+        run(new_model(), noisy)
+
+
+def test_a_checkpoint_that_loses_the_optimizer_is_noticed(run, new_model, monkeypatch) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda self, state: None)
+    with pytest.raises(TrainError, match="a resumed run would be another one"):
+        run(new_model())
+
+
+def test_a_loss_that_is_not_finite_fails_a_check(run, new_model) -> None:
+    model = new_model()
+    with torch.no_grad():
+        model.get_base_model().model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainError, match="rows is nan before the first step"):
+        run(model)
+
+
+def test_short_rows_of_several_lengths_are_taken_and_long_ones_cut(encoded) -> None:
+    taken = short_rows(encoded)
+    assert len({len(row.ids) for row in taken}) > 1
+    assert max(len(row.ids) for row in taken) <= HEAD + TAIL
+    long = replace(encoded[0], ids=tuple(range(100)), labels=(IGNORED,) * 90 + tuple(range(90, 100)))
+    (cut,) = short_rows([long])
+    assert cut.ids == (*range(16), *range(52, 100))
+    assert cut.labels[-10:] == long.labels[-10:]
+    assert len(cut.labels) == len(cut.ids)
+
+
+def test_the_models_own_loss_is_that_of_each_row_alone(new_model, encoded) -> None:
+    model = new_model(trained=True).eval()
+    trial = Trial(model, _fused(model), SETTINGS, encoded[:3])
+    labels = sum(label != IGNORED for row in encoded[:3] for label in row.labels)
+    alone = [
+        model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss
+        * sum(label != IGNORED for label in row.labels)
+        for row in encoded[:3]
+    ]
+    assert trial.plain_loss() == pytest.approx(sum(value.item() for value in alone) / labels, rel=1e-5)

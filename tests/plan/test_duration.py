@@ -1,0 +1,52 @@
+"""Times of the stages: they grow with the work, and the quickstart takes what it took."""
+
+from pathlib import Path
+
+import pytest
+
+from factory.lora.shape import read_shape
+from factory.pipeline import STEPS
+from factory.plan import duration
+from factory.plan.workload import Rows, Workload
+from factory.recipe import load_recipe
+
+
+def work(files, rows, tokens, questions):
+    return Workload(files, Rows(rows, rows * tokens, tokens, 256), questions)
+
+
+def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base):
+    recipe, shape = make_run().recipe, read_shape(base)
+    small, large = work(10, 100, 36.0, 50), work(20, 200, 36.0, 100)
+    fast, slower = duration.Speeds(1e11, 1e11), duration.Speeds(5e10, 5e10)
+    first, second = (duration.estimate_seconds(recipe, shape, work, fast) for work in (small, large))
+    assert list(first) == [step.stage for step in STEPS]
+    for stage in ("ingest", "chunk", "synthesize", "curate", "train"):
+        assert second[stage] == pytest.approx(2 * first[stage])
+    assert second["evaluate"] > first["evaluate"]
+    slow = duration.estimate_seconds(recipe, shape, small, slower)
+    for stage in ("train", "merge", "quantize", "verify", "evaluate", "export"):
+        assert slow[stage] == pytest.approx(2 * first[stage])
+
+
+def test_the_quickstart_is_estimated_as_it_was_measured(base):
+    recipe = load_recipe(Path("recipes/quickstart.yaml"))
+    seconds = duration.estimate_seconds(
+        recipe, read_shape(base), work(37, 814, 32.4, 306), duration.Speeds(132e9, duration.MEASURED_FLOPS)
+    )
+    measured = {
+        "curate": 2.5,
+        "train": 727,
+        "merge": 1.9,
+        "quantize": 22,
+        "verify": 31,
+        "evaluate": 256,
+        "export": 1.3,
+    }
+    for stage, took in measured.items():
+        assert seconds[stage] == pytest.approx(took, rel=0.2), stage
+
+
+@pytest.mark.slow
+def test_the_probe_measures_a_plausible_speed():
+    assert 1e8 < duration.probe_flops() < 1e14
