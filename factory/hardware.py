@@ -26,13 +26,15 @@ class MemoryWatch:
         """Look once and keep the larger figure.
 
         Pages that processes share count once, also those of a child that has forked and not yet become its program.
-        Telling them apart takes milliseconds, so it is done for what would be a new peak only.
+        Telling them apart takes tens of milliseconds in which a process cannot get memory, so it is done for several
+        processes and what would be a new peak only.
         """
         me = psutil.Process()
         processes = [me, *me.children(recursive=True)]
-        if sum(_resident_bytes(process, "rss") for process in processes) > self.peak_bytes:
+        total = sum(_resident_bytes(process, "rss") for process in processes)
+        if total > self.peak_bytes and len(processes) > 1:
             total = sum(_resident_bytes(process, "pss") for process in processes)
-            self.peak_bytes = max(self.peak_bytes, total)
+        self.peak_bytes = max(self.peak_bytes, total)
 
 
 def _resident_bytes(process: psutil.Process, kind: str) -> int:
