@@ -92,6 +92,7 @@ def _curve(folder: Path, name: str, key: str) -> list[float]:
     return [json.loads(line)[key] for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "spread"])
 def test_two_processes_train_what_one_does(runs, name: str) -> None:
     losses = _curve(runs["one"], "loss.jsonl", "loss")
@@ -108,6 +109,7 @@ def test_two_processes_train_what_one_does(runs, name: str) -> None:
         assert value.abs().max() > 1e-3, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "spread"])
 def test_the_folder_of_two_processes_is_that_of_one(runs, name: str) -> None:
     files = [{path.name for path in runs[who].iterdir()} for who in (name, "one")]

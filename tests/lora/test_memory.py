@@ -111,6 +111,7 @@ DEEP = Shape(8, 128, 512, 4, 128, 128, 1024, tied=True, llama=True)
 WIDE_VOCABULARY = Shape(2, 128, 256, 4, 128, 64, 60_000, tied=True, llama=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setup", "load", "rows"),
     [
@@ -131,6 +132,7 @@ def test_a_step_takes_what_is_predicted(setup, load, rows):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "tokens"), [(DEEP, 512), (WIDE_VOCABULARY, 100)], ids=["long prompts", "short prompts"]
 )
