@@ -122,7 +122,9 @@ def test_without_ollama_the_export_shows_the_commands(quickstart, place, monkeyp
     said = run("04_export_to_ollama", place, monkeypatch)
     assert "all files are as they were checked" in said["checksums"]
     bundles = place.glob("build/*/bundle/manifest.json")
-    newest = max(bundles, key=lambda path: path.stat().st_mtime)  # after few steps, a file may not pass all gates
+    newest = max(
+        bundles, key=lambda path: path.stat().st_mtime
+    )  # after few steps, a file may not pass all gates
     assert f"FROM ./{json.loads(newest.read_text())['default_file']}" in said["modelfile"]
     assert "ollama create" in said["ollama"]
     assert "no Ollama answers" in said["ollama"]
