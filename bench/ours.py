@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flops import Shape, step_flops
 from measure import WARM_STEPS, batches, memory, read_rows, say, summarize, versions
 
-from factory.lora import attach
+from factory.lora import attach, flops
 from factory.lora.batches import EncodedRow, num_labels
 from factory.lora.engine import open_engine
 from factory.lora.layout import lay_out
@@ -56,13 +55,12 @@ def train(
     return ends, losses
 
 
-def count_flops(steps: Sequence[Sequence[EncodedRow]], shape: Shape) -> dict[str, float]:
+def count_flops(steps: Sequence[Sequence[EncodedRow]], cost: flops.Cost) -> dict[str, float]:
     """Return the operations of the timed steps: with shared beginnings computed once, and with each row whole."""
     once = whole = 0.0
     for rows in steps[WARM_STEPS:]:
-        lengths, labels = [len(row.ids) for row in rows], sum(num_labels(row) for row in rows)
-        once += step_flops(shape, lengths, lay_out(rows).prefix, labels)
-        whole += step_flops(shape, lengths, 0, labels)
+        once += cost.of(rows, lay_out(rows).prefix)
+        whole += cost.of(rows)
     return {"flops": once, "flops_whole": whole}
 
 
@@ -88,7 +86,7 @@ def main(job: dict[str, Any]) -> dict[str, object]:
     ends, losses = train(model, steps, job)
     result = summarize(raw, ends, losses) | memory() | {"threads": torch.get_num_threads()}
     result |= {"versions": versions("torch", "transformers", "peft")}
-    counted = count_flops(steps, Shape.of(model.config, job["rank"]))
+    counted = count_flops(steps, flops.cost_of(model, 0))
     return result | counted | {"seconds": ends[-1] - ends[WARM_STEPS - 1], "peak_flops": peak_flops()}
 
 

@@ -15,9 +15,9 @@ from factory.lora import distributed, kernels
 from factory.lora.batches import IGNORED, EncodedRow, collate
 from factory.lora.fused import FusedModel, is_supported
 from factory.lora.layout import lay_out
-from factory.lora.losses import SoftTargets, losses_of_logits, token_losses, top_probs
+from factory.lora.losses import LOSS_CHUNK, SoftTargets, losses_of_logits, token_losses, top_probs
 from factory.lora.split import SplitModel
-from factory.lora.step import LOSS_CHUNK, answer_loss, autocast
+from factory.lora.step import autocast
 
 
 class Engine(Protocol):
@@ -108,8 +108,7 @@ class PlainEngine:
 
     def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return the summed cross-entropy, in nats, of the rows' labels."""
-        with autocast(self._device, self._dtype):
-            return self._answer_loss(*self._last(rows, below))
+        return self.token_losses(rows, below).sum()
 
     def token_losses(
         self,
@@ -118,10 +117,14 @@ class PlainEngine:
         soft: SoftTargets | None = None,
     ) -> torch.Tensor:
         """Return the loss, in nats, of each of the rows' labels, row after row."""
+        head = self._split.head
         with autocast(self._device, self._dtype):
             last_MD, targets_M = self._last(rows, below)
-            logits_MV = self._split.head(last_MD)
-        return losses_of_logits(logits_MV, targets_M, soft and soft.to(logits_MV.device))
+            soft = soft and soft.to(last_MD.device)
+            if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
+                return token_losses(last_MD.to(head.weight.dtype), head.weight, targets_M, soft)
+            logits_MV = head(last_MD)  # an output layer that is more than a frozen matrix
+        return losses_of_logits(logits_MV, targets_M, soft)
 
     @torch.no_grad()
     def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,13 +157,6 @@ class PlainEngine:
             return torch.cat(list(below))[None]
         return torch.nn.utils.rnn.pad_sequence(list(below), batch_first=True)
 
-    def _answer_loss(self, last_MD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the tokens that have one; an output layer that is more than a frozen matrix is called."""
-        head = self._split.head
-        if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
-            return answer_loss(last_MD.to(head.weight.dtype), head.weight, targets_M)
-        return torch.nn.functional.cross_entropy(head(last_MD).float(), targets_M, reduction="sum")
-
 
 class FusedEngine:
     """Rows without padding through fused layers, behind one copy of the tokens that all of them begin with."""
@@ -176,9 +172,7 @@ class FusedEngine:
 
     def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
         """Return the summed cross-entropy, in nats, of the rows' labels."""
-        layout = lay_out(rows)
-        hidden = self._model.lower(layout) if below is None else layout.join(below).float()
-        return answer_loss(self._model.upper(hidden, layout), self._model.head, layout.targets)
+        return self.token_losses(rows, below).sum()
 
     def token_losses(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from factory.lora import step
+LOSS_CHUNK = 256  # tokens; 50 MB of logits at a vocabulary of 49,152
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class _TokenLosses(torch.autograd.Function):
     ) -> Any:
         losses_M = last_MD.new_empty(len(targets_M), dtype=torch.float32)
         grad_MD = torch.empty_like(last_MD) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(targets_M), step.LOSS_CHUNK):
-            part = slice(start, start + step.LOSS_CHUNK)
+        for start in range(0, len(targets_M), LOSS_CHUNK):
+            part = slice(start, start + LOSS_CHUNK)
             logits_CV = (last_MD[part] @ head_VD.t()).float()
             targets_C1 = targets_M[part, None]
             losses_M[part], weights_CV = (
@@ -127,7 +127,7 @@ def token_losses(
 ) -> torch.Tensor:
     """Return each token's loss in nats, shape (M,), under a frozen output layer.
 
-    No more than `step.LOSS_CHUNK` rows of logits are ever in memory.
+    No more than `LOSS_CHUNK` rows of logits are ever in memory.
     """
     losses: torch.Tensor = _TokenLosses.apply(last_MD, head_VD, targets_M, soft)
     return losses

@@ -11,9 +11,10 @@ import torch
 
 from factory.lora.attention import SHORT
 from factory.lora.config import TrainConfig
+from factory.lora.losses import LOSS_CHUNK
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
 from factory.lora.shape import Shape
-from factory.lora.step import LOSS_CHUNK, PROMPT_TOKENS
+from factory.lora.step import PROMPT_TOKENS
 
 LIBRARIES_BYTES = 700 << 20  # torch, transformers and peft once imported, measured on Linux x86-64
 CUDA_BYTES = 1_400_000_000  # context and workspaces, as Unsloth counts them

@@ -1,4 +1,4 @@
-"""The loss of a batch on its answer tokens, and greedy answers of the model being trained."""
+"""Computing in a low precision, and greedy answers of the model being trained."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 PROMPT_TOKENS = 8192  # read at once; passages of retrieval would otherwise take gigabytes
-LOSS_CHUNK = 256  # tokens; 50 MB of logits at a vocabulary of 49,152
 
 
 @contextmanager
@@ -15,39 +14,6 @@ def autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
     """Compute in a low-precision dtype inside the block; float32 changes nothing."""
     with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
         yield
-
-
-class _AnswerLoss(torch.autograd.Function):
-    """Output layer and cross-entropy in one, a chunk of tokens at a time; the gradient is made on the way."""
-
-    @staticmethod
-    def forward(ctx: Any, last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.Tensor) -> Any:
-        total = last_MD.new_zeros((), dtype=torch.float32)
-        grad_MD = torch.empty_like(last_MD)
-        for start in range(0, len(targets_M), LOSS_CHUNK):
-            part = slice(start, start + LOSS_CHUNK)
-            targets = targets_M[part, None]
-            logits_CV = (last_MD[part] @ head_VD.t()).float()
-            sizes_C1 = logits_CV.logsumexp(-1, keepdim=True)
-            total += (sizes_C1 - logits_CV.gather(1, targets)).sum()
-            weights_CV = logits_CV.sub_(sizes_C1).exp_()
-            weights_CV.scatter_add_(1, targets, weights_CV.new_full(targets.shape, -1.0))
-            grad_MD[part] = weights_CV.to(head_VD.dtype) @ head_VD
-        ctx.save_for_backward(grad_MD)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        return ctx.saved_tensors[0] * grad, None, None
-
-
-def answer_loss(last_MD: torch.Tensor, head_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """Return the summed cross-entropy, in nats, of targets under a frozen output layer in the same dtype.
-
-    No more than `LOSS_CHUNK` rows of logits are ever in memory.
-    """
-    total: torch.Tensor = _AnswerLoss.apply(last_MD, head_VD, targets_M)
-    return total
 
 
 def _like_lengths(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

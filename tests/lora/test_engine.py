@@ -255,11 +255,11 @@ def test_float16_weights_train_in_scaled_steps(base, encoded):
 
 
 def test_many_labels_are_no_different_from_few(new_model, encoded, monkeypatch):
-    from factory.lora import step
+    from factory.lora import losses
 
     rows = [EncodedRow(row.ids, row.ids, row.group) for row in encoded[:9]]
     model = new_model(trained=True)
     engine = FusedEngine(model, 0, torch.float32)
     whole = engine.loss(rows, None).item()
-    monkeypatch.setattr(step, "LOSS_CHUNK", 5)
+    monkeypatch.setattr(losses, "LOSS_CHUNK", 5)
     assert engine.loss(rows, None).item() == pytest.approx(whole, rel=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from factory.lora import losses, step
+from factory.lora import losses
 from factory.lora.losses import SoftTargets, join, losses_of_logits, no_targets, token_losses, top_probs
 
 M, D, V, K = 40, 16, 50, 6
@@ -40,7 +40,7 @@ def test_the_mixture_and_its_gradient_are_autograds(given, monkeypatch, chunk: i
     scale = torch.rand(M)
     expected = _reference(last, head, targets, soft)
     (gradient,) = torch.autograd.grad((expected * scale).sum(), last)
-    monkeypatch.setattr(step, "LOSS_CHUNK", chunk)
+    monkeypatch.setattr(losses, "LOSS_CHUNK", chunk)
     found = token_losses(last, head, targets, soft)
     (found * scale).sum().backward()
     assert _close(found.double(), expected)
@@ -96,7 +96,7 @@ def test_never_more_rows_of_logits_than_a_chunk(given, monkeypatch) -> None:
     monkeypatch.setattr(
         losses, "_mixed", lambda logits, *rest: seen.append(len(logits)) or mixed(logits, *rest)
     )
-    monkeypatch.setattr(step, "LOSS_CHUNK", 16)
+    monkeypatch.setattr(losses, "LOSS_CHUNK", 16)
     token_losses(last, head, targets, soft)
     assert seen == [16, 16, 8]
 
@@ -121,3 +121,41 @@ def test_rows_targets_lie_one_after_another(given) -> None:
     whole = join([soft.part(slice(0, 3)), soft.part(slice(3, None)), no_targets(2, K)])
     assert torch.equal(whole.ids[:M], soft.ids)
     assert torch.equal(whole.weights, torch.cat([soft.weights, torch.zeros(2)]))
+
+
+def _tokens(num_tokens: int, sure: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return hidden states (M, D), an output layer (V, D) and targets; the surer, the smaller the gradient."""
+    torch.manual_seed(4)
+    head_VD = torch.randn(50, 16)
+    targets_M = torch.randint(0, 50, (num_tokens,))
+    return head_VD[targets_M] * sure + 0.1 * torch.randn(num_tokens, 16), head_VD, targets_M
+
+
+def _cross_entropy(last_MD, head_VD, targets_M) -> tuple[float, torch.Tensor]:
+    last_MD = last_MD.double().requires_grad_()
+    logits_MV = last_MD @ head_VD.double().t()
+    loss = torch.nn.functional.cross_entropy(logits_MV, targets_M, reduction="sum")
+    loss.backward()
+    return float(loss.detach()), last_MD.grad
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_the_sum_in_chunks_is_cross_entropy_with_its_gradient(monkeypatch, chunk: int) -> None:
+    monkeypatch.setattr("factory.lora.losses.LOSS_CHUNK", chunk)
+    last_MD, head_VD, targets_M = _tokens(20, 0.2)
+    value, gradient = _cross_entropy(last_MD, head_VD, targets_M)
+    last_MD.requires_grad_()
+    loss = token_losses(last_MD, head_VD, targets_M).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert (last_MD.grad - gradient).norm() < 1e-5 * gradient.norm()
+
+
+def test_the_scaled_gradient_of_a_float16_loss_is_close() -> None:
+    last_MD, head_VD, targets_M = (x.half() if x.is_floating_point() else x for x in _tokens(40, 0.5))
+    _, gradient = _cross_entropy(last_MD, head_VD, targets_M)
+    last_MD.requires_grad_()
+    scale = 2.0**13
+    (token_losses(last_MD, head_VD, targets_M).sum() * scale).backward()
+    assert last_MD.grad.dtype == torch.float16
+    assert (last_MD.grad.double() / scale - gradient).norm() < 5e-3 * gradient.norm()
