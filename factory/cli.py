@@ -275,7 +275,9 @@ def serve(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         from factory.web.serve import ServeConfig, endpoint_spec, run
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("factory"):
+            raise
         raise MissingExtraError(
             f"Serving needs {error.name}: pip install 'adapter-factory[serve,playground]'"
         ) from error

@@ -64,23 +64,24 @@ def learn(recipe: Path, out: Path | None = None, history: Path | None = None) ->
             f" and {len(refused)} pair(s)" if refused else ""
         )
         raise UsageError("\n".join([f"All {said} are refused:", *reasons]))
-    place = ["--out", str(out)] if out else []
-    command = ["factory", "run", str(recipe), *place, "--set"]
+    command = ["factory", "run", str(recipe), *(["--out", str(out)] if out else [])]
     answers_path, pairs_path = folder / FEEDBACK_FILE, folder / PREFERENCES_FILE
     lines = []
     if found.kept:
         with open_replacing(answers_path) as file:
             for row in found.kept:
                 file.write(row.model_dump_json(exclude_none=True) + "\n")
-        lines += [
-            f"{len(found.kept)} corrected answer(s) written to {answers_path}, {len(found.refused)} refused"
-        ]
-    lines += reasons
+        kept, left = len(found.kept), len(found.refused)
+        lines.append(f"{kept} corrected answer(s) written to {answers_path}, {left} refused")
+        command += ["--set", f"synthesize.feedback={answers_path}"]
     if pairs:
         write_rows(pairs_path, pairs)
-        lines += [f"{len(pairs)} preference(s) written to {pairs_path}: --set train.preferences={pairs_path}"]
-    given = f"synthesize.feedback={answers_path}" if found.kept else f"train.preferences={pairs_path}"
-    return [*lines, "", "next:", f"  {shlex.join([*command, given])}"]
+        lines.append(f"{len(pairs)} preference(s) written to {pairs_path}, {len(refused)} refused")
+        command += ["--set", f"train.preferences={pairs_path}"]
+    for path, rows in ((answers_path, found.kept), (pairs_path, pairs)):
+        if not rows:
+            path.unlink(missing_ok=True)  # of an earlier time: it may hold what is refused now
+    return [*lines, *reasons, "", "next:", f"  {shlex.join(command)}"]
 
 
 def _said(path: Path) -> tuple[list[Correction], list[VotedPair]]:
@@ -120,6 +121,7 @@ def prefer(
     for question, *answers in dict.fromkeys(said):
         good, bad = (answer.strip() for answer in answers)
         if not question.strip() or not good or not bad or good == bad:
+            refused.append(Refusal(question, "its answers are empty or the same"))
             continue
         rows = [CorrectedAnswer(question=question, answer=answer) for answer in (good, bad)]
         why = next(filter(None, (_why_refused(row, words, withheld) for row in rows)), "")

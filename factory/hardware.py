@@ -20,6 +20,7 @@ class MemoryWatch:
     """The highest resident memory seen so far, over this process and all its children, in bytes."""
 
     peak_bytes: int = 0
+    _largest_rss: int = 0
     _done: threading.Event = field(default_factory=threading.Event)
 
     def sample(self) -> None:
@@ -32,7 +33,10 @@ class MemoryWatch:
         me = psutil.Process()
         processes = [me, *me.children(recursive=True)]
         total = sum(_resident_bytes(process, "rss") for process in processes)
-        if total > self.peak_bytes and len(processes) > 1:
+        if total <= self._largest_rss:
+            return
+        self._largest_rss = total
+        if len(processes) > 1:
             total = sum(_resident_bytes(process, "pss") for process in processes)
         self.peak_bytes = max(self.peak_bytes, total)
 

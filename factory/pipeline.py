@@ -1,5 +1,6 @@
 """The pipeline: which stage reads which folders, what is up to date, what runs. Computes nothing itself."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,11 +158,12 @@ class Run:
         Raises:
             UsageError: another process is writing into the same folder.
         """
-        from factory.lora import distributed
+        if _launched():
+            from factory.lora import distributed
 
-        distributed.join(self.recipe.train.device)
-        if not distributed.is_main():
-            return self._assist()
+            distributed.join(self.recipe.train.device)
+            if not distributed.is_main():
+                return self._assist()
         try:
             with store.locked(self.out):
                 return self._execute_all(only)
@@ -230,10 +232,10 @@ class Run:
         return StageResult(step.stage, "done", record.seconds, record.peak_memory_bytes)
 
     def _run(self, step: Step, work: Path) -> dict[str, Any]:
-        from factory.lora import distributed
-
         settings, arguments = self._settings(step), {"work": work, **self._arguments(step)}
-        if step.together:
+        if step.together and _launched():
+            from factory.lora import distributed
+
             distributed.from_main((step.stage, settings, arguments))
         return step.run(settings, **arguments)
 
@@ -288,12 +290,18 @@ class Run:
         return arguments
 
 
+def _launched() -> bool:
+    """Tell whether a launcher started several processes; asked before torch is imported, which takes seconds."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _dismiss() -> None:
     """Let the processes go that are waiting for a stage to take part in; none is left to call for."""
-    from factory.lora import distributed
+    if _launched():
+        from factory.lora import distributed
 
-    distributed.from_main(None)
-    distributed.leave()
+        distributed.from_main(None)
+        distributed.leave()
 
 
 def _explained(error: Exception, stage: str) -> FactoryError:

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def open_replacing(path: Path) -> Iterator[TextIO]:
 
     A reader sees the old or the new content, never a part. What a kill leaves behind is for `sweep`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             yield file

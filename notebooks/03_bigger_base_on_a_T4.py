@@ -18,8 +18,8 @@
 # architectures Llama, Qwen2 and Qwen3 load as well. Qwen3.5 does not: its layers have no place yet in the GGUF files
 # that are made here.
 #
-# **Time**: 15 minutes to install, then the download of the base, 1 to 4 GB. This code is tested on CPUs, and on GPUs
-# only by users: the times on a T4 are not measured. The cell *Plan* estimates them. Checking and asking the GGUF files
+# **Time**: 15 minutes to install, then the download of the base, 1 to 4 GB. This code is tested on CPUs only and was
+# never run on a T4: times are not measured. The cell *Plan* estimates them. Checking and asking the GGUF files
 # runs on the CPU and can take longer than training. Keep results on Drive (9 GB for 1.5 billion parameters) if you want
 # to go on in another session.
 #

@@ -114,7 +114,8 @@ def test_corrected_answers_are_written_with_the_command_to_train_on_them(run) ->
     assert lines[0] == f"1 corrected answer(s) written to {path}, 4 refused"
     assert sum("nearly what the test asks" in line for line in lines) == 3
     assert sum("withheld" in line for line in lines) == 1
-    assert lines[-1] == f"  factory run {run}/tiny.yaml --set synthesize.feedback={path}"
+    given = f"--set synthesize.feedback={path} --set train.preferences=build/tiny/preferences.jsonl"
+    assert lines[-1] == f"  factory run {run}/tiny.yaml {given}"
     expected = {
         "question": "Who makes the tea?",
         "answer": "Ada\nTolvane",
@@ -177,13 +178,28 @@ def test_corrections_and_votes_become_preferences_and_what_the_test_asks_does_no
     vote("How heavy is TD-90?", "a", "I don't know", "90 kg")
     lines = learn(run / "tiny.yaml")
     path = "build/tiny/preferences.jsonl"
-    assert f"2 preference(s) written to {path}: --set train.preferences={path}" in lines
+    assert f"2 preference(s) written to {path}, 3 refused" in lines
+    assert sum("empty or the same" in line for line in lines) == 1
     assert sum("nearly what the test asks" in line for line in lines) == 2
     assert sum("withheld" in line for line in lines) == 1
     assert read_preferences(run / path, [TEA]) == [
         Preference(prompt="Who makes the tea?", chosen="Ada", rejected="wrong"),
         Preference(prompt="Who has the key?", chosen="Bea", rejected="Ada"),
     ]
+    assert lines[-1].endswith(
+        f"--set synthesize.feedback=build/tiny/feedback.jsonl --set train.preferences={path}"
+    )
+
+
+def test_what_is_refused_now_does_not_stay_in_the_file_of_an_earlier_time(run) -> None:
+    vote("Who has the key?", "b")
+    learn(run / "tiny.yaml")
+    assert (run / "build/tiny/preferences.jsonl").exists()
+    write_rows(run / "build/tiny/dataset/test.jsonl", [PHRASED, HIDDEN, question("Who has the key?", "Bea")])
+    correct("Who makes the tea?", "wrong")  # what was said already: no pair
+    lines = learn(run / "tiny.yaml")
+    assert (run / "build/tiny/feedback.jsonl").exists()
+    assert not (run / "build/tiny/preferences.jsonl").exists()
     assert lines[-1].endswith("--set synthesize.feedback=build/tiny/feedback.jsonl")
 
 

@@ -366,7 +366,16 @@ def test_two_runs_cannot_write_into_one_folder(factory):
 
 
 @pytest.fixture
-def sent(monkeypatch):
+def launched(monkeypatch):
+    """One of two processes of a launcher, which have met already."""
+    from factory.lora import distributed
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "join", lambda device: None)
+
+
+@pytest.fixture
+def sent(launched, monkeypatch):
     """What the main process of several says to the others, in order."""
     from factory.lora import distributed
 
@@ -398,7 +407,9 @@ def test_after_a_failure_nothing_is_said_to_others_who_may_be_in_the_middle_of_i
     assert [call[0] for call in sent] == ["train"]
 
 
-def test_another_process_takes_part_in_what_it_is_called_for_and_writes_nothing(factory, monkeypatch):
+def test_another_process_takes_part_in_what_it_is_called_for_and_writes_nothing(
+    factory, launched, monkeypatch
+):
     from factory.lora import distributed
 
     factory.run()

@@ -151,7 +151,8 @@ def adapted_layers(model: Any) -> Iterator[tuple[str, LoraLayer]]:
 def shape(model: Any) -> dict[str, Any]:
     """Return an adapter's rank, alpha and target modules by the recipe's names."""
     config = model.peft_config[ADAPTER]
-    targets = ", ".join(sorted(config.target_modules))
+    chosen = config.target_modules or ()
+    targets = chosen if isinstance(chosen, str) else ", ".join(sorted(chosen))  # other tools write a pattern
     return {"rank": config.r, "alpha": config.lora_alpha, "target_modules": targets}
 
 

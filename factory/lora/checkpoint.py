@@ -1,6 +1,7 @@
 """Training state on disk: adapter, optimizer, random numbers and place in the data. Atomic, checked."""
 
 import logging
+import os
 import random
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,17 @@ def load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, value in state.items():
             parameters[name].copy_(value)
+
+
+def save_file(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors to a file that takes the path's place once it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:

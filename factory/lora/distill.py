@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from factory.lora import checkpoint, distributed
 from factory.lora.batches import EncodedRow, answer_ids, encode, micro_batches
 from factory.lora.engine import Engine
 from factory.lora.losses import SoftTargets
@@ -76,7 +77,8 @@ def soft_targets(
     kept = _read(cache, sum(sizes.values()))
     if kept is None:
         kept = _ask(engine, rows)
-        _write(cache, kept)
+        if distributed.is_main():
+            checkpoint.save_file(cache, {"ids": kept[0], "probs": kept[1]})
     ids, probs = (torch.split(values, list(sizes.values())) for values in kept)
     found = {}
     for number, top, shares in zip(rows, ids, probs, strict=True):
@@ -114,10 +116,3 @@ def _read(cache: Path, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor] | N
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         logger.warning("%s is damaged (%s): asking the teacher again", cache.name, error)
     return None
-
-
-def _write(cache: Path, kept: tuple[torch.Tensor, torch.Tensor]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f".{cache.name}.tmp")
-    torch.save({"ids": kept[0], "probs": kept[1]}, temporary)
-    temporary.replace(cache)

@@ -67,6 +67,15 @@ def from_main(value: Any = None) -> Any:
     return values[0]
 
 
+def any_of(flag: bool) -> bool:
+    """Tell whether any process says yes; all have to call."""
+    if num_processes() == 1:
+        return flag
+    told = torch.tensor(float(flag))
+    torch.distributed.all_reduce(told)
+    return bool(told)
+
+
 def sum_gradients(parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor) -> float:
     """Add up gradients over all processes, in place, and return the sum of their losses.
 

@@ -14,7 +14,8 @@ import torch
 
 from factory.lora.batches import EncodedRow, num_labels
 
-PROBE_SECONDS, PROBE_WIDTH = 0.2, 1024
+PROBE_SECONDS = 0.2
+PROBE_WIDTHS = {"cpu": 1024, "cuda": 8192}  # a GPU is done with a small product before the next can start
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ def shared_tokens(rows: Sequence[EncodedRow]) -> int:
 def peak_flops(device: str, dtype: torch.dtype) -> float:
     """Return the operations a second of the fastest matrix product in a fifth of a second."""
     own = torch.Generator()  # training's random numbers must not depend on whether this was measured before
-    left, right = (torch.randn(PROBE_WIDTH, PROBE_WIDTH, generator=own).to(device, dtype) for _ in range(2))
+    width = PROBE_WIDTHS[device]
+    left, right = (torch.randn(width, width, generator=own).to(device, dtype) for _ in range(2))
     left @ right
     until, fastest = time.perf_counter() + PROBE_SECONDS, float("inf")
     while (started := time.perf_counter()) < until:
         (left @ right)[0, 0].item()  # waits for a GPU
         fastest = min(fastest, time.perf_counter() - started)
-    return 2 * PROBE_WIDTH**3 / fastest
+    return 2 * width**3 / fastest

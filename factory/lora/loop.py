@@ -16,13 +16,14 @@ import torch
 from factory.errors import TrainError
 from factory.lora import checkpoint, distributed, flops, shortage
 from factory.lora.adapter import parameter_groups
-from factory.lora.batches import EncodedRow, Parts, epoch_batches, micro_batches, share_of
+from factory.lora.batches import EncodedRow, Parts, epoch_batches, share_of
 from factory.lora.checkpoint import Progress
 from factory.lora.config import TrainConfig
 from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
 from factory.lora.objectives import CrossEntropy, Objective
 from factory.lora.optimizer import Kind, Optimizer
+from factory.lora.step import like_lengths
 
 logger = logging.getLogger(__name__)
 LAST_RATE = 0.02  # of the highest learning rate, at the end
@@ -136,12 +137,17 @@ class Loop:
         measure_recall: Callable[[], float],
         report: Callable[[dict[str, float]], None],
         objective: Objective | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """Keep what a run needs; nothing is computed yet. Without an objective it is the cross-entropy."""
+        """Keep what a run needs; nothing is computed yet.
+
+        Without an objective it is the cross-entropy; without the engine of an earlier loop over the same model it gets
+        one of its own.
+        """
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
         self._measure_recall, self._report = measure_recall, report
         self._objective = objective or CrossEntropy()
-        self._engine = open_engine(
+        self._engine = engine or open_engine(
             model,
             first_layer,
             settings.dtype,
@@ -196,12 +202,14 @@ class Loop:
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
+                interruption.caught = distributed.any_of(interruption.caught)
                 if interruption.caught or time.monotonic() - saved > self.settings.checkpoint_seconds:
                     self._save(progress)
                     saved = time.monotonic()
                 interruption.pass_on()
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._end_epoch(progress)
+            interruption.caught = distributed.any_of(interruption.caught)
             interruption.pass_on()
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -222,13 +230,14 @@ class Loop:
         progress.seconds += seconds
         rows = [self.rows[number] for number in numbers]
         needed = self._cost.of(rows, self._shared)
+        peak = flops.peak_flops(self.settings.device, self.settings.dtype) * distributed.num_processes()
         row = {
             "step": progress.step,
             "epoch": progress.epoch + 1,
             "loss": round(total, 5),
             "learning_rate": rate,
             "tokens_per_second": round(sum(len(row.ids) for row in rows) / seconds, 1),
-            "mfu": round(needed / seconds / flops.peak_flops(self.settings.device, self.settings.dtype), 4),
+            "mfu": round(needed / seconds / peak, 4),
             "memory_bytes": shortage.used_bytes(self.settings.device),
             "seconds": round(progress.seconds, 2),
         }
@@ -283,8 +292,7 @@ class Loop:
         if self._lower is None:
             return
         missing = {number for batch in batches for number in batch if number not in self._lower}
-        order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number].ids))
-        for part in micro_batches(order, LOWER_BATCH):
+        for part in like_lengths([row.ids for row in self.rows], LOWER_BATCH):
             if not missing.isdisjoint(part):
                 self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
 
@@ -316,10 +324,10 @@ class Loop:
     def _save_best(self) -> None:
         if distributed.is_main():
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            temporary = self.checkpoints / ".best.tmp"
-            torch.save(checkpoint.trained_state(self.model), temporary)
-            temporary.replace(self.checkpoints / "best.pt")
+            checkpoint.save_file(self.checkpoints / "best.pt", checkpoint.trained_state(self.model))
 
     def _restore_best(self, progress: Progress) -> None:
-        if progress.best_step != progress.step and distributed.is_main():
-            checkpoint.load_trained(self.model, torch.load(self.checkpoints / "best.pt", weights_only=True))
+        if progress.best_step != progress.step:
+            path = self.checkpoints / "best.pt"
+            best = torch.load(path, weights_only=True) if distributed.is_main() else None
+            checkpoint.load_trained(self.model, distributed.from_main(best))

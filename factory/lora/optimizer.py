@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-from factory.errors import MissingExtraError
+from factory.errors import MissingExtraError, TrainError
 
+LEAST_SCALE = 2.0**-10  # of the loss; it begins at 65,536
 Kind = Literal["adamw", "paged_adamw_8bit"]
 
 
@@ -54,6 +55,12 @@ class Optimizer:
         torch.nn.utils.clip_grad_norm_(self.parameters, self._max_norm)
         self._scaler.step(self._adamw)
         self._scaler.update()
+        scale = self._scaler.get_scale()
+        if self._scaler.is_enabled() and scale < LEAST_SCALE:
+            raise TrainError(
+                f"Gradients in float16 are not finite, with the loss scaled by {scale} in the end: no step counts; set "
+                "train.precision to float32, or bfloat16 where the GPU has it"
+            )
         self.clear()
 
     def clear(self) -> None:

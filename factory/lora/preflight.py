@@ -15,7 +15,7 @@ import torch
 
 from factory.errors import TrainError
 from factory.lora import attach, checkpoint
-from factory.lora.batches import IGNORED, EncodedRow, epoch_batches, num_labels
+from factory.lora.batches import IGNORED, EncodedRow, num_labels
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine
 from factory.lora.loop import Findings, LoopSettings
@@ -48,7 +48,7 @@ def run(
     Raises:
         TrainError: a check failed.
     """
-    findings = {"labels": check_labels(rows, end_id), "order": check_order(rows, settings)}
+    findings = {"labels": check_labels(rows, end_id)}
     trial = Trial(model, engine, settings, short_rows(rows))
     checks: dict[str, Callable[[], dict[str, float]]] = {
         "same seed": lambda: check_seed(trial),
@@ -83,17 +83,6 @@ def check_labels(rows: Sequence[EncodedRow], end_id: int) -> dict[str, float]:
         )
     labels, tokens = sum(map(num_labels, rows)), sum(len(row.ids) for row in rows)
     return {"rows": len(rows), "share_with_loss": labels / tokens}
-
-
-def check_order(rows: Sequence[EncodedRow], settings: LoopSettings) -> dict[str, float]:
-    """Check that the seed alone decides which rows come in which order."""
-    orders = [epoch_batches(rows, 0, settings.seed, settings.batch_size) for _ in range(2)]
-    if orders[0] != orders[1]:
-        raise TrainError(
-            f"Seed {settings.seed} gave two different orders of {len(rows)} rows, so that a resumed run would meet "
-            "other data: please report this"
-        )
-    return {"batches": len(orders[0])}
 
 
 def check_seed(trial: Trial) -> dict[str, float]:

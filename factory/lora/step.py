@@ -16,8 +16,8 @@ def autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
-def _like_lengths(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Yield the prompts' numbers in batches of like length, none of more than `PROMPT_TOKENS` unless it is one."""
+def like_lengths(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Yield numbers of sequences in batches of like length, none of more than `PROMPT_TOKENS` unless it is one."""
     batch: list[int] = []
     for number in sorted(range(len(prompts)), key=lambda number: len(prompts[number])):
         full = len(batch) == batch_size or (len(batch) + 1) * len(prompts[number]) > PROMPT_TOKENS
@@ -42,7 +42,7 @@ def greedy(
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt, as ids without the stop token, in the order given."""
     answers: list[list[int]] = [[] for _ in prompts]
-    for numbers in _like_lengths(prompts, batch_size):
+    for numbers in like_lengths(prompts, batch_size):
         width = max(len(prompts[number]) for number in numbers)
         ids = torch.full((len(numbers), width), pad_id)
         mask = torch.zeros((len(numbers), width), dtype=torch.long)

@@ -25,7 +25,7 @@ from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 
 class SynthesizeConfig(BaseModel):

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
+from factory.facts.feedback import FORM as CORRECTED
 from factory.lora.config import TrainConfig, first_adapted_layer  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
 from factory.rows import Example, Fact, Question, read_rows
 
 if TYPE_CHECKING:
     from factory.lora.batches import EncodedRow
-    from factory.lora.loop import LoopSettings
+    from factory.lora.loop import Loop
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
 
@@ -86,7 +87,7 @@ def train(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
-    choice = _plan(config, base, encoded, device, dtype)
+    choice = distributed.from_main(_plan(config, base, encoded, device, dtype))  # all take as many parts
     model, begun = _open_model(config, base, base_name, encoded, device, dtype)
     first_layer = adapter.first_trained_layer(model)
     if not distributed.is_main():
@@ -111,8 +112,10 @@ def train(
             curves.finish(progress.history, progress.recall)
     counts = {"distilled_tokens": objective.num_spoken} if objective else {}
     if pairs:
-        counts |= _prefer(config, model, pairs, settings, work, measure)
-    last_rows = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+        counts |= _prefer(config, loop, pairs, work, measure)
+    model.eval()
+    last = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+    last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
     losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
     if distributed.is_main():
         lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
@@ -197,28 +200,39 @@ def _distillation(
 
 def _prefer(
     config: TrainConfig,
-    model: Any,
+    trained: "Loop",
     pairs: "Pairs",
-    settings: "LoopSettings",
     work: Path,
     measure: Callable[[], float],
 ) -> dict[str, Any]:
-    """Train the model on pairs of answers, after its own training, and return counts."""
+    """Train a trained model on pairs of answers and return counts."""
     from factory.lora import distributed, objectives
     from factory.lora.loop import Loop
 
     objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
     changed = replace(
-        settings,
+        trained.settings,
         epochs=config.dpo_epochs,
+        # A pair is a forward pass of its own; processes that share weights have to take as many.
+        micro_batch=1 if distributed.is_sharded() else trained.settings.micro_batch,
         learning_rate=DPO_RATE * config.learning_rate,
         recall_epochs=frozenset(),
     )
     folder = work / CHECKPOINTS / "preferences"
     with Progress("preferences", shown=distributed.is_main()) as bar:
-        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective)
+        loop = Loop(
+            trained.model,
+            0,
+            pairs.chosen,
+            changed,
+            folder,
+            measure,
+            bar.training_step,
+            objective,
+            trained.engine,
+        )
         progress = loop.run()
-    model.eval()
+    loop.model.eval()
     gains = objective.gains(loop.engine)
     return {
         "preferences": len(pairs.chosen),

@@ -133,7 +133,8 @@ def newest_model(jobs: Sequence[Job], finished: Any, known: Any, ids: Sequence[s
     `finished` and `known` are ids of runs with a bundle, now and before; `known` is None until the page has been told.
     """
     fresh = set(finished or ()) - set(finished if known is None else known)
-    return next((job.name for job in jobs if job.id in fresh and job.name in ids), None)
+    served = {name: model for model in reversed(ids) for name in (model, model.rpartition(":")[0])}
+    return next((served[job.name] for job in jobs if job.id in fresh and job.name in served), None)
 
 
 def promise(router: Router) -> str:

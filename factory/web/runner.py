@@ -70,13 +70,7 @@ def start(command: list[str], folder: Path, root: Path, shown: str) -> psutil.Po
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_hear_interrupts,
         )
-
-
-def _hear_interrupts() -> None:
-    """Let Ctrl-C reach the child: a server that was started in the background ignores it, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def find(job: Job) -> psutil.Process | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ def run(config: ServeConfig) -> None:
     """
     import uvicorn
 
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # begun in the background, and so would be what it starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     rules = make_rules(config)
     check_port(config.host, config.port)
     check_bundles(config.bundles)

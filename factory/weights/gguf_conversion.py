@@ -37,7 +37,7 @@ def copy_fields(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, skip: set[str]
 def to_file_dtype(values: np.ndarray) -> np.ndarray:
     """Return a tensor as a base keeps it: vectors in float32, matrices in float16, rounded to bfloat16's numbers.
 
-    Training computes in bfloat16: rounding there what is not rounded here was half of its gradients' error.
+    Training computes in bfloat16: what is not rounded here would be rounded there, in every step.
     """
     if values.ndim == 1:
         return values.astype(np.float32)

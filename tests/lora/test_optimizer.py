@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from factory.errors import MissingExtraError
+from factory.errors import MissingExtraError, TrainError
 from factory.lora.optimizer import Optimizer
 
 
@@ -80,6 +80,20 @@ def test_a_step_that_overflows_changes_nothing_and_the_next_scale_is_half() -> N
     optimizer.step(0.1)
     assert not torch.equal(parameters[0], before[0])
     assert all(value.isfinite().all() for value in parameters)
+
+
+def test_steps_that_never_count_end_the_run_with_what_to_do() -> None:
+    parameters = _parameters()
+    optimizer = _optimizer(parameters, dtype=torch.float16)
+
+    def overflow(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.backward(_loss(parameters, float("inf")))
+            optimizer.step(0.1)
+
+    overflow(26)
+    with pytest.raises(TrainError, match=r"not finite.*train\.precision"):
+        overflow(1)
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")

@@ -57,7 +57,7 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
     with caplog.at_level(logging.INFO):
         found = run(new_model(), engine, dtype=dtype)
     assert list(found) == [
-        "labels", "order", "same seed", "effect", "overfit", "packed", "accumulation", "resume",
+        "labels", "same seed", "effect", "overfit", "packed", "accumulation", "resume",
     ]  # fmt: skip
     assert found["overfit"]["lowest_loss"] < 0.7 * found["overfit"]["first_loss"]
     assert found["packed"]["packed_loss"] == pytest.approx(found["packed"]["plain_loss"], rel=2e-2)

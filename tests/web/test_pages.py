@@ -24,6 +24,8 @@ JOBS = [
         (("old",), ("old",), ("old",), None),
         (("new",), (), ("base",), None),  # its bundle is not served
         ((), ("old",), ("base",), None),
+        (("new",), (), ("base", "new:Q8_0", "new:Q4_K_M"), "new:Q8_0"),  # files alone, the default one first
+        (("new",), (), ("base", "new", "new:Q8_0"), "new"),
     ],
 )
 def test_the_newest_finished_model_is_shown_once(finished, known, ids, shown):
