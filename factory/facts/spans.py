@@ -94,7 +94,7 @@ def _spans(sentence: str) -> Iterator[tuple[str, int, int]]:
     yield from (("phrase", *match.span(1)) for match in QUOTED.finditer(sentence))
     yield from (("code", *match.span()) for match in CODE.finditer(sentence))
     for match in QUANTITY.finditer(sentence):
-        unit = match.group().split()[-1]
+        unit = re.split(r"[\s-]", match.group())[-1]
         sure = unit in lexis.UNITS or unit.endswith("s") or not _follows_name(sentence, match.start())
         if sure and _is_unit(unit):
             yield "quantity", *match.span()

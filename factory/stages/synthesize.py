@@ -1,8 +1,9 @@
 """Synthesize: training conversations from what documents state, each pointing at its evidence.
 
 Facts come from structure and grammar; a teacher (a local GGUF or any OpenAI-compatible endpoint), when the
-recipe names one, only adds wordings of questions. Every answer stands in its evidence, or the fact is
-refused. Answers that people corrected, when the recipe names a file of them, are rows of their own.
+recipe names one, only adds wordings of questions; so do some words of each statement in any order, as people
+type them. Every answer stands in its evidence, or the fact is refused. Answers that people corrected, when the
+recipe names a file of them, are rows of their own.
 """
 
 import logging
@@ -19,27 +20,30 @@ from factory.chat.template import conversation
 from factory.errors import SynthesizeError
 from factory.facts import extract, feedback, passages, versions
 from factory.facts.extract import Draft
+from factory.facts.loose import LooseAsker
 from factory.facts.phrasing import TEST_FORMS, Ask, answer_of
 from factory.facts.teacher import reword
 from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 
 class SynthesizeConfig(BaseModel):
     """How much is made of each document.
 
-    `max_facts_per_document` keeps one large table from filling the dataset. `passages` adds rows that retell
-    the documents sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the
-    machine unless it is an endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
+    `max_facts_per_document` keeps one large table from filling the dataset. Each fact is asked for in whole sentences
+    and in up to `loose_wordings` questions of some of its words. `passages` adds rows that retell the documents
+    sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the machine unless it is an
+    endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
     as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
+    loose_wordings: int = Field(default=12, ge=0, le=100)
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
@@ -53,7 +57,8 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     """
     rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
     current, superseded = versions.split(rows)
-    drafts, refused = _consistent(_capped(current, config.max_facts_per_document))
+    stated = list(_capped(current, config.max_facts_per_document))
+    drafts, refused = _consistent(_loosely_asked(stated, config.loose_wordings))
     if not drafts:
         raise SynthesizeError(
             f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "
@@ -112,6 +117,12 @@ def _capped(chunks: Iterable[Chunk], limit: int) -> Iterator[Draft]:
             if used[chunk.document] < limit:
                 used[chunk.document] += 1
                 yield draft
+
+
+def _loosely_asked(drafts: Sequence[Draft], count: int) -> Iterator[Draft]:
+    asker = LooseAsker(draft.fact for draft in drafts)
+    for draft in drafts:
+        yield Draft(draft.fact, (*draft.asks, *asker.ask(draft.fact, count)))
 
 
 def _consistent(drafts: Iterable[Draft]) -> tuple[list[Draft], dict[str, int]]:
