@@ -5,9 +5,10 @@ from pathlib import Path
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
 from factory.errors import UsageError
-from factory.rows import Chunk, Question, read_rows
+from factory.rows import Chunk, Question
 from factory.stages.evaluate import Contestant, EvaluateConfig, Score, ask, rag_contestant, scores
 from factory.tasks.questions import general_questions, read_user_questions
+from factory.tasks.retrieval import read_chunks
 
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
@@ -28,7 +29,7 @@ def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
     references = _compared(model)
     asked: list[Question] = read_user_questions(questions) if questions else general_questions()
-    chunks = _chunks(rag) if rag else []
+    chunks = read_chunks(rag) if rag else []
     references = [prepare(reference) for reference in references]
     contestants = [Contestant(reference, "closed_book", asked, str) for reference in references]
     if rag:
@@ -57,15 +58,6 @@ def _with_retrieval(
             "with --questions"
         )
     return contestant
-
-
-def _chunks(folder: Path) -> list[Chunk]:
-    for place in (folder, folder.parent / "chunks", folder / "chunks"):
-        if (place / "chunks.jsonl").is_file():
-            return list(read_rows(place / "chunks.jsonl", Chunk))
-    raise UsageError(
-        f"{str(folder)!r} holds no chunks.jsonl: name a run's chunks folder, like build/quickstart/chunks"
-    )
 
 
 def verify_bundle_fully(bundle: Path) -> list[str]:

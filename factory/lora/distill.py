@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from factory.chat.context import with_context
 from factory.lora import checkpoint, distributed
 from factory.lora.batches import EncodedRow, answer_ids, encode, micro_batches
 from factory.lora.engine import Engine
@@ -39,10 +40,10 @@ def passage_of(row: Example, facts: Mapping[str, Fact]) -> str:
     return f"{fact.topic}\n{row.evidence.text}{column}"
 
 
-def with_passage(row: Example, passage: str, prompt: str) -> Example:
-    """Return a row whose question has the passage above it; `prompt` is a format of `passages` and `question`."""
+def with_passage(row: Example, passage: str) -> Example:
+    """Return a row whose question has the passage above it."""
     *before, question, answer = row.messages
-    asked = Message(role="user", content=prompt.format(passages=passage, question=question.content))
+    asked = Message(role="user", content=with_context([passage], question.content))
     return row.model_copy(update={"messages": (*before, asked, answer)})
 
 
@@ -51,14 +52,13 @@ def teacher_rows(
     rows: Sequence[EncodedRow],
     examples: Sequence[Example],
     facts: Mapping[str, Fact],
-    prompt: str,
 ) -> list[EncodedRow | None]:
     """Return what the teacher reads for each row, grouped by passage; None without evidence or where it is too long."""
     known = {example.id: example for example in examples}
     taught: list[EncodedRow | None] = []
     for row in rows:
         passage = passage_of(known[row.example], facts)
-        asked = [with_passage(known[row.example], passage, prompt)] if passage else []
+        asked = [with_passage(known[row.example], passage)] if passage else []
         found = encode(tokenizer, asked, TEACHER_TOKENS)
         taught.append(EncodedRow(found[0].ids, found[0].labels, passage, row.example) if found else None)
     return taught
