@@ -18,8 +18,8 @@ RECHECK_QUESTIONS = 60
 def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
-    An adapter is shown beside its base, a bundle's file beside base and adapter. Retrieval is the base's where
-    there is one to compare with, else the model's own. Without a file, the bundled general questions are asked.
+    An adapter is shown beside its base, a bundle's file beside base and adapter. With retrieval answer base and
+    adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
     Everything is found and checked before the first question.
 
     Raises:
@@ -33,7 +33,11 @@ def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list
     references = [prepare(reference) for reference in references]
     contestants = [Contestant(reference, "closed_book", asked, str) for reference in references]
     if rag:
-        contestants.append(_with_retrieval(config, chunks, asked, references[0]))
+        contestants += [
+            _with_retrieval(config, chunks, asked, reference)
+            for reference in references
+            if reference.kind in {"base", "adapter"} or len(references) == 1
+        ]
     limit, system = config.max_answer_tokens, references[-1].system
     replies = [reply for contestant in contestants for reply in ask(contestant, limit, system, None)]
     return scores(replies)
