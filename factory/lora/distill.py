@@ -17,7 +17,7 @@ from factory.lora import checkpoint, distributed
 from factory.lora.batches import EncodedRow, answer_ids, encode, micro_batches
 from factory.lora.engine import Engine
 from factory.lora.losses import SoftTargets
-from factory.rows import Example, Fact, Message
+from factory.rows import OPEN_BOOK, Example, Fact, Message
 
 logger = logging.getLogger(__name__)
 TOP = 32  # tokens a place; Doc-to-LoRA's own baseline keeps 16
@@ -26,12 +26,12 @@ TEACHER_TOKENS = 1024  # a row's; every base reads as many, and evidence is a se
 
 
 def passage_of(row: Example, facts: Mapping[str, Fact]) -> str:
-    """Return what a row's evidence says, under its topic; empty when the row rests on no document.
+    """Return what a row's evidence says, under its topic; empty when it rests on no document or has passages already.
 
     A table's line does not say what its columns are called, so the fact's own column is named below it. The
     dataset's evidence is used, not the document's text around it, which may hold personal data and withheld facts.
     """
-    if row.evidence is None:
+    if row.evidence is None or row.form == OPEN_BOOK:
         return ""
     fact = next((facts[name] for name in row.facts if name in facts), None)
     if fact is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from factory.chat.context import chunk_heading, chunk_text
+from factory.chat.context import chunk_heading, chunk_text, split_turn
 from factory.rows import Chunk, Example, Fact, R, read_rows
 from factory.tasks.retrieval import Index
 
@@ -81,7 +81,7 @@ def _read(path: Path, row_type: type[R]) -> list[R]:
 def _row(example: Example, topics: dict[str, str]) -> Similar:
     source = example.evidence.document if example.evidence else example.form
     heading = next((topics[fact] for fact in example.facts if fact in topics), "")
-    spoken = [message.content for message in example.messages if message.role != "system"]
+    spoken = [split_turn(message.content)[1] for message in example.messages if message.role != "system"]
     return Similar("training row", source, heading, "\n".join(spoken), 0.0)
 
 
