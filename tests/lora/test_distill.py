@@ -9,7 +9,7 @@ from factory.lora import distill
 from factory.lora.batches import answer_ids, encode, num_labels
 from factory.lora.distill import passage_of, soft_targets, teacher_rows, with_passage
 from factory.lora.engine import FusedEngine, PlainEngine
-from factory.rows import Evidence, Example
+from factory.rows import OPEN_BOOK, Evidence, Example
 from tests.made import make_examples, make_fact
 
 FACTS = [make_fact(number, kind="table" if number % 2 else "sentence") for number in range(4)]
@@ -30,6 +30,7 @@ def test_a_row_of_no_fact_has_its_evidence_and_one_of_no_document_has_none() -> 
     row = Example(id="a", form="feedback", messages=conversation("Who?", "Ada"), facts=(), evidence=evidence)
     assert passage_of(row, {}) == "Told"
     assert passage_of(row.model_copy(update={"evidence": None}), {}) == ""
+    assert passage_of(row.model_copy(update={"form": OPEN_BOOK}), {}) == "", "it has passages already"
 
 
 def test_the_passage_stands_above_the_question_and_the_system_text_stays() -> None:
