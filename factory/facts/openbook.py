@@ -16,7 +16,7 @@ from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
 from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact
 from factory.text import normalize
-from factory.text.chunking import cut_smaller
+from factory.text.chunking import cut_smaller, leave_out
 
 logger = logging.getLogger(__name__)
 # Of a row's tokens, for what a chat template puts around its turns, and for question and answer, which take no more in
@@ -29,18 +29,17 @@ Near = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a document as a prompt shows it: `text` is cleaned, under its title and headings."""
+    """Stretches of a document as a prompt shows them: `text` is cleaned, under its title and headings."""
 
     document: str
-    start: int
-    end: int
+    stretches: tuple[tuple[int, int], ...]
     text: str
     num_tokens: int
 
     def covers(self, evidence: Evidence) -> bool:
-        """Tell whether all of some evidence stands in this stretch."""
-        return (
-            self.document == evidence.document and self.start <= evidence.start and evidence.end <= self.end
+        """Tell whether all of some evidence stands in one of the stretches."""
+        return self.document == evidence.document and any(
+            start <= evidence.start and evidence.end <= end for start, end in self.stretches
         )
 
 
@@ -75,22 +74,22 @@ def cut_passages(
 
     Args:
         chunks: where they come from; what is too long is cut.
-        withheld: facts of which none may stand in a passage.
+        withheld: facts whose sentence or table row must stand in no passage.
         clean: returns a text without what must not be trained on, or None if it must not be shown at all.
         room: the tokens that one may take.
         count: returns the tokens of a text.
     """
-    hidden: dict[str, list[Evidence]] = defaultdict(list)
+    hidden: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for fact in withheld:
-        hidden[fact.evidence.document].append(fact.evidence)
+        hidden[fact.evidence.document].append((fact.evidence.start, fact.evidence.end))
     found = []
     for chunk in chunks:
         left = room - count(chunk_text(chunk.model_copy(update={"text": ""})))
-        for piece in cut_smaller(chunk, left, count) if left >= MIN_PASSAGE_TOKENS else ():
-            secret = any(piece.start < one.end and one.start < piece.end for one in hidden[piece.document])
-            text = None if secret else clean(chunk_text(piece))
-            if text:
-                found.append(Passage(piece.document, piece.start, piece.end, text, count(text)))
+        shown = leave_out(chunk, hidden[chunk.document])
+        for piece in cut_smaller(shown, left, count) if left >= MIN_PASSAGE_TOKENS else ():
+            if text := clean(chunk_text(piece)):
+                stretches = tuple((element.start, element.end) for element in piece.elements)
+                found.append(Passage(piece.document, stretches, text, count(text)))
     return found
 
 
@@ -156,7 +155,7 @@ def _choose(
     gold: int, passages: Sequence[Passage], near: Sequence[int], settings: OpenBook, room: int, seed: int
 ) -> list[int]:
     """Return the numbers of the passages to show, in order: near ones and, unless it is missing, the right one."""
-    source = random.Random(f"{seed}/{passages[gold].document}/{passages[gold].start}")
+    source = random.Random(f"{seed}/{passages[gold].document}/{passages[gold].stretches[0]}")
     missing = source.random() < settings.missing
     size = source.randint(1, settings.passages)
     chosen = [] if missing else [gold]

@@ -8,7 +8,7 @@ from itertools import accumulate, groupby
 
 from factory import store
 from factory.rows import Chunk, Document, Element
-from factory.text.segment import Piece, sentences
+from factory.text.segment import Piece, sentences, trim
 
 LONGEST_TOKEN = 16  # characters; what is longer is counted in parts, as counting takes time
 
@@ -45,6 +45,48 @@ def cut_smaller(chunk: Chunk, max_tokens: int, count: Callable[[str], int]) -> I
         )
 
 
+def leave_out(chunk: Chunk, stretches: Sequence[tuple[int, int]]) -> Chunk:
+    """Return a chunk without the elements' parts, of tables whole rows, that overlap stretches of its document."""
+    kept = [part for element in chunk.elements for part in _without(element, sorted(stretches))]
+    return chunk if kept == list(chunk.elements) else chunk.model_copy(update={"elements": tuple(kept)})
+
+
+def _without(element: Element, stretches: Sequence[tuple[int, int]]) -> Iterator[Element]:
+    hidden = [(start, end) for start, end in stretches if start < element.end and element.start < end]
+    if not hidden:
+        yield element
+    elif not element.cells:
+        begins = [element.start, *accumulate((end for _, end in hidden), max)]
+        for begin, end in zip(begins, [*(start for start, _ in hidden), element.end], strict=True):
+            part = trim(element.text, max(0, begin - element.start), max(0, end - element.start))
+            if part.text:
+                place = {"start": element.start + part.start, "end": element.start + part.end}
+                yield element.model_copy(update={"text": part.text, **place})
+    elif _has_whole_lines(element):
+        yield from _without_rows(element, hidden)
+
+
+def _without_rows(table: Element, hidden: Sequence[tuple[int, int]]) -> Iterator[Element]:
+    """Yield runs of a table's rows between those that overlap stretches, each with the header."""
+    header, *body = table.cells or ()
+
+    def is_hidden(row: tuple[tuple[int, int], tuple[str, ...]]) -> bool:
+        return any(start < row[0][1] and row[0][0] < end for start, end in hidden)
+
+    for left_out, run in groupby(zip(_lines(table), body, strict=True), key=is_hidden):
+        places, rows = zip(*run, strict=True)
+        if not left_out:
+            yield _table_piece(table, places[0][0], places[-1][1], (header, *rows))
+
+
+def _lines(table: Element) -> list[tuple[int, int]]:
+    """Return where the line of each row below the header begins and ends in the document."""
+    lines = table.text.split("\n")[1 - len(table.cells or ()) :]
+    start = table.end - len("\n".join(lines))
+    begins = accumulate((len(line) + 1 for line in lines[:-1]), initial=start)
+    return [(begin, begin + len(line)) for begin, line in zip(begins, lines, strict=True)]
+
+
 def _fit(element: Element, max_tokens: int, count: Callable[[str], int]) -> Iterator[Element]:
     if count(_show([element])) <= max_tokens:
         yield element
@@ -57,20 +99,17 @@ def _fit(element: Element, max_tokens: int, count: Callable[[str], int]) -> Iter
 def _split_table(element: Element, max_tokens: int, count: Callable[[str], int]) -> Iterator[Element]:
     """Yield runs of rows that fit under the header; a row that does not is cut between its cells."""
     header, *body = element.cells or ()
-    lines = element.text.split("\n")[-len(body) :]
-    place = element.start + len(element.text) - len("\n".join(lines))
     taken: list[tuple[str, ...]] = []
-    start = place
-    for row, line in zip(body, lines, strict=True):
+    start = element.start
+    for row, (place, _) in zip(body, _lines(element), strict=True):
         if taken and count(_render([header, *taken, row])) > max_tokens:
             yield _table_piece(element, start, place - 1, (header, *taken))
-            start, taken = place, []
+            taken = []
         if count(_render([header, row])) > max_tokens:
             yield from _split_row(element, (header, row), place, max_tokens, count)
-            start = place + len(line) + 1
         else:
+            start = start if taken else place
             taken.append(row)
-        place += len(line) + 1
     if taken:
         yield _table_piece(element, start, element.end, (header, *taken))
 

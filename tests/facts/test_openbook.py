@@ -21,8 +21,7 @@ ROWS = [
 PASSAGES = [
     Passage(
         document=f"{page}.md",
-        start=FACTS[4 * page].evidence.start,
-        end=FACTS[4 * page + 3].evidence.end,
+        stretches=((FACTS[4 * page].evidence.start, FACTS[4 * page + 3].evidence.end),),
         text=f"Scales {page}\n" + "\n".join(fact.evidence.text for fact in FACTS[4 * page : 4 * page + 4]),
         num_tokens=22,
     )
@@ -46,13 +45,6 @@ def shown(row: Example) -> tuple[str, str]:
     return split_turn(row.messages[-2].content)
 
 
-def contexts(rows) -> dict[str, list[Example]]:
-    found = defaultdict(list)
-    for row in rows:
-        found[shown(row)[0]].append(row)
-    return found
-
-
 def test_a_row_is_retrievals_prompt_with_the_closed_book_rows_question_answer_fact_and_evidence() -> None:
     made = make()
     assert len(made) == len(ROWS)
@@ -74,17 +66,25 @@ def test_open_book_rows_take_turns_with_one_another_and_not_with_the_closed_book
     assert len(groups) == len(FACTS)
 
 
+def by_passage(rows) -> dict[int, list[Example]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[int(row.evidence.document.removesuffix(".md"))].append(row)
+    return found
+
+
 def test_all_rows_on_a_passage_have_the_same_context() -> None:
-    found = contexts(make())
+    found = by_passage(make())
     assert len(found) == len(PASSAGES)
-    assert {len(rows) for rows in found.values()} == {8}
+    for rows in found.values():
+        assert len(rows) == 8
+        assert len({shown(row)[0] for row in rows}) == 1
 
 
 def test_the_others_in_a_context_are_the_nearest_and_the_right_one_stands_anywhere() -> None:
     places, sizes = set(), set()
-    for above, rows in contexts(make()).items():
-        page = int(rows[0].evidence.document.removesuffix(".md"))
-        parts = above.split("\n\n")
+    for page, rows in by_passage(make()).items():
+        parts = shown(rows[0])[0].split("\n\n")
         numbers = [int(part.split("\n")[0].removeprefix("Scales ")) for part in parts]
         places.add(numbers.index(page))
         sizes.add(len(numbers))
@@ -103,13 +103,12 @@ def test_where_the_right_one_is_missing_the_answer_stays_or_is_to_abstain(abstai
 
 
 def test_the_right_one_is_missing_in_the_share_of_contexts_asked_for() -> None:
-    found = contexts(make(missing=0.4, seed=3))
-    without = sum(rows[0].evidence.text not in above for above, rows in found.items())
-    assert 2 <= without <= 6
+    found = by_passage(make(missing=0.4, seed=3)).values()
+    assert 2 <= sum(rows[0].evidence.text not in shown(rows[0])[0] for rows in found) <= 6
 
 
 def test_no_row_abstains_over_a_passage_that_answers() -> None:
-    twin = [Passage("twin.md", 0, 9, passage.text, passage.num_tokens) for passage in PASSAGES]
+    twin = [Passage("twin.md", ((0, 9),), passage.text, passage.num_tokens) for passage in PASSAGES]
     made = examples(
         ROWS, [*PASSAGES, *twin], OpenBook(1.0, 1, 1.0, True, 200),
         lambda text: [10 + near(text)[0]], count_words, 1, "",
@@ -173,6 +172,9 @@ def test_chunks_are_cut_to_fit_with_their_headings_cleaned_and_without_what_is_w
         assert passage.num_tokens == count_words(passage.text) <= 40
     everything = "".join(passage.text for passage in passages)
     assert "TD-7 " not in everything
+    assert not [passage for passage in passages if passage.covers(secret.evidence)]
+    assert "TD-6 " in everything
+    assert "TD-8 " in everything
     assert "4711" not in everything
     assert "TD-3 " not in everything
     assert "[MODEL]" in everything
@@ -184,5 +186,6 @@ def test_a_passage_covers_evidence_that_stands_in_it_whole() -> None:
     passage, evidence = PASSAGES[0], FACTS[1].evidence
     assert passage.covers(evidence)
     assert not passage.covers(evidence.model_copy(update={"document": "1.md"}))
-    assert not passage.covers(evidence.model_copy(update={"end": passage.end + 1}))
-    assert not passage.covers(evidence.model_copy(update={"start": passage.start - 1}))
+    ((start, end),) = passage.stretches
+    assert not passage.covers(evidence.model_copy(update={"end": end + 1}))
+    assert not passage.covers(evidence.model_copy(update={"start": start - 1}))

@@ -406,7 +406,7 @@ def test_personal_data_in_passages_is_masked_or_keeps_them_out(tmp_path: Path, r
         (folder / "chunks").mkdir()
         write_rows(folder / "chunks" / "chunks.jsonl", [chunk])
         data = run(
-            _rows(folder, placed), name=policy, unseen_fact_share=0, open_book_missing=0.0, **OPEN,
+            _rows(folder, placed), name=f"{policy} dataset", unseen_fact_share=0, open_book_missing=0.0, **OPEN,
             personal_data={"email": policy, "private_email": policy},
         )  # fmt: skip
         assert "ada.tolvane@" not in data.text()
