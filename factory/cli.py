@@ -6,8 +6,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -166,18 +167,65 @@ def _refuse(why: str, **options: object) -> None:
 def ask(
     model: Annotated[str, typer.Argument(help="Adapter or merged folder, .gguf file, bundle, or base name.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
+    rag: Annotated[
+        Path | None, typer.Option(help="A run, its chunks or its bundle, to put passages above the question.")
+    ] = None,
+    passages: Annotated[
+        int | None, typer.Option(min=1, max=20, help="The most passages in the prompt; else one.")
+    ] = None,
+    retriever: Annotated[
+        Literal["bm25", "hybrid"] | None,
+        typer.Option(
+            help="How passages are found: by words (bm25, the default) or by meaning, too (hybrid)."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask one question and print the answer."""
+    """Ask one question and print the answer; with --rag also the passages it was given, and which one holds it."""
+    if rag is None:
+        _refuse("name a folder of passages with --rag", passages=passages, retriever=retriever)
     with _quiet_libraries():
         from factory.backends.models import open_model, resolve
 
         _check_bundle(model)
         reference = resolve(model)
-        with open_model(reference) as answerer:
-            answer = answerer.answer([question])[0]
-    row = {"model": reference.name, "kind": reference.kind, "question": question, "answer": answer}
-    typer.echo(json.dumps(row, ensure_ascii=False) if as_json else answer)
+        found = _open_retriever(rag, retriever) if rag else None
+        with open_model(reference) as opened:
+            row = {"model": reference.name, "kind": reference.kind, "question": question}
+            row |= _answer(lambda turn: opened.answer([turn])[0], found, question, passages or 1)
+    typer.echo(json.dumps(row, ensure_ascii=False) if as_json else "\n".join(_answer_lines(row)))
+
+
+def _open_retriever(folder: Path, kind: str | None) -> Any:
+    from factory.backends.embedder import Embedder
+    from factory.tasks.retrieval import Retriever, read_chunks
+
+    embedder = Embedder()
+    return Retriever(
+        read_chunks(folder), (lambda texts: embedder.embed(texts)[0]) if kind == "hybrid" else None
+    )
+
+
+def _answer(ask: Callable[[str], str], retriever: Any | None, question: str, passages: int) -> dict[str, Any]:
+    if retriever is None:
+        return {"answer": ask(question)}
+    from factory.tasks.answering import answer
+
+    return asdict(answer(ask, retriever, question, passages))
+
+
+def _answer_lines(row: dict[str, Any]) -> Iterator[str]:
+    """Yield an answer and below it what it was given, a line a passage."""
+    yield row["answer"]
+    if "passages" not in row:
+        return
+    yield ""
+    if not row["passages"]:
+        yield "No passage shares a word with the question: answered closed-book."
+    for number, passage in enumerate(row["passages"], 1):
+        page = "" if passage["page"] is None else f", page {passage['page']}"
+        holds = ", holds the answer" if passage["holds_answer"] else ""
+        yield f"[{number}] {passage['document']}{page}: {passage['heading']} (score {passage['score']:.4g}{holds})"
 
 
 @app.command()

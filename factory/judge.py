@@ -5,9 +5,10 @@ from pathlib import Path
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
 from factory.errors import UsageError
-from factory.rows import Chunk, Question, read_rows
+from factory.rows import Chunk, Question
 from factory.stages.evaluate import Contestant, EvaluateConfig, Score, ask, rag_contestant, scores
 from factory.tasks.questions import general_questions, read_user_questions
+from factory.tasks.retrieval import read_chunks
 
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
@@ -17,8 +18,8 @@ RECHECK_QUESTIONS = 60
 def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
-    An adapter is shown beside its base, a bundle's file beside base and adapter. Retrieval is the base's where
-    there is one to compare with, else the model's own. Without a file, the bundled general questions are asked.
+    An adapter is shown beside its base, a bundle's file beside base and adapter. With retrieval answer base and
+    adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
     Everything is found and checked before the first question.
 
     Raises:
@@ -28,11 +29,15 @@ def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
     references = _compared(model)
     asked: list[Question] = read_user_questions(questions) if questions else general_questions()
-    chunks = _chunks(rag) if rag else []
+    chunks = read_chunks(rag) if rag else []
     references = [prepare(reference) for reference in references]
     contestants = [Contestant(reference, "closed_book", asked, str) for reference in references]
     if rag:
-        contestants.append(_with_retrieval(config, chunks, asked, references[0]))
+        contestants += [
+            _with_retrieval(config, chunks, asked, reference)
+            for reference in references
+            if reference.kind in {"base", "adapter"} or len(references) == 1
+        ]
     limit, system = config.max_answer_tokens, references[-1].system
     replies = [reply for contestant in contestants for reply in ask(contestant, limit, system, None)]
     return scores(replies)
@@ -57,15 +62,6 @@ def _with_retrieval(
             "with --questions"
         )
     return contestant
-
-
-def _chunks(folder: Path) -> list[Chunk]:
-    for place in (folder, folder.parent / "chunks", folder / "chunks"):
-        if (place / "chunks.jsonl").is_file():
-            return list(read_rows(place / "chunks.jsonl", Chunk))
-    raise UsageError(
-        f"{str(folder)!r} holds no chunks.jsonl: name a run's chunks folder, like build/quickstart/chunks"
-    )
 
 
 def verify_bundle_fully(bundle: Path) -> list[str]:

@@ -51,7 +51,7 @@ STEPS = (
         "dataset",
         curate.curate,
         curate.CODE_VERSION,
-        ("examples",),
+        ("examples", "chunks"),
         base=True,
         uses=("seed", "system"),
     ),

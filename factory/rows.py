@@ -12,6 +12,7 @@ from factory.errors import ArtifactError, FactoryError
 
 ElementKind = Literal["heading", "paragraph", "list_item", "table", "code", "field"]
 Role = Literal["system", "user", "assistant"]
+OPEN_BOOK = "open_book"  # the form of rows whose question stands below passages
 ReasonCode = Literal[
     "empty",
     "no_text",
@@ -155,6 +156,12 @@ class Example(Row):
     messages: tuple[Message, ...]
     facts: tuple[str, ...]
     evidence: Evidence | None = None
+
+    @property
+    def group(self) -> str:
+        """What takes turns: the wordings of a fact, apart from those with passages above; else the row itself."""
+        names = "+".join(self.facts) or self.id
+        return f"{names}/{OPEN_BOOK}" if self.form == OPEN_BOOK else names
 
 
 class Preference(Row):

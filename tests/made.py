@@ -8,7 +8,7 @@ from factory.facts.extract import Draft, drafts
 from factory.readers.assemble import assemble_document
 from factory.readers.contract import Block, Cells, Parsed
 from factory.rows import Chunk, Document, Evidence, Example, Fact, write_rows
-from factory.stages.chunk import cut
+from factory.text.chunking import cut
 
 SHA = "0" * 64
 

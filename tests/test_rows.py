@@ -20,6 +20,13 @@ def test_rows_come_back_equal_whatever_their_text(tmp_path):
     assert list(read_rows(tmp_path / "rows.jsonl", Message)) == MESSAGES
 
 
+def test_wordings_of_a_fact_take_turns_with_one_another_and_those_below_passages_apart():
+    row = Example(id="r", form="tell", messages=tuple(MESSAGES), facts=("a", "b"))
+    assert row.group == "a+b"
+    assert row.model_copy(update={"facts": ()}).group == "r"
+    assert row.model_copy(update={"form": rows.OPEN_BOOK}).group == "a+b/open_book"
+
+
 def test_a_file_is_utf8_with_one_sorted_object_a_line(tmp_path):
     write_rows(tmp_path / "rows.jsonl", MESSAGES[:1])
     expected = '{"content": "Wie heißt der Turm?", "role": "user"}\n'

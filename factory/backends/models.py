@@ -12,10 +12,13 @@ from factory.errors import UsageError
 
 ModelKind = Literal["base", "adapter", "merged", "gguf"]
 MAX_ANSWER_TOKENS = 48
+CONTEXT_TOKENS = (
+    8192  # the longest question with passages above it; a file takes memory for what is asked only
+)
 
 
 class Answerer(Protocol):
-    """A model that answers questions closed-book, greedily, in batches."""
+    """A model that answers questions, greedily, in batches; passages, if any, stand in the questions."""
 
     def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
         """Return the answer to each question, in order."""
@@ -138,7 +141,7 @@ class GgufAnswerer:
         """Load the file."""
         from factory.weights.gguf_model import GgufModel
 
-        self._model, self._system = GgufModel(path, lora=lora), system
+        self._model, self._system = GgufModel(path, lora=lora, n_ctx=CONTEXT_TOKENS), system
 
     def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
         """Return the greedy answer to each question, in order."""

@@ -3,8 +3,8 @@
 Short rows are gathered into one batch of matrices by indices that are made once a layout and serve every layer;
 long ones go through torch's blocked kernel. Knows places of tokens and heads; not weights.
 
-Shapes: N tokens, H heads, G key-value heads, F = H / G, d head size, P shared tokens, B rows and, where tokens are
-shared, one more that holds them; T the longest row without the shared part, S = P + T.
+Shapes: N tokens, H heads, G key-value heads, F = H / G, d head size, P shared tokens, T the longest row without the
+shared part, S = P + T; B rows and, where tokens are shared, those that hold them, in pieces of at most T.
 """
 
 from collections.abc import Sequence
@@ -44,9 +44,8 @@ def find_places(layout: Layout, num_heads: int, num_key_heads: int, dtype: torch
     """Return the places of a layout's heads."""
     device, prefix, longest = layout.ids.device, layout.prefix, layout.longest
     fold, vectors = num_heads // num_key_heads, num_heads + 2 * num_key_heads
-    starts, lengths = _rows(layout)
-    num_rows = len(starts)
-    width = max(longest, prefix)
+    starts, lengths = _short_rows(layout)
+    num_rows, width = len(starts), longest
     token_BT, real_BT = _grid(starts, lengths, width, device)
     heads_GF = torch.arange(num_heads, device=device).view(num_key_heads, fold)
     queries = token_BT[:, None, None, :] * vectors + heads_GF[None, :, :, None]
@@ -58,8 +57,10 @@ def find_places(layout: Layout, num_heads: int, num_key_heads: int, dtype: torch
     own = places_T[None, :] <= places_T[:, None]
     visible = own.expand(num_rows, -1, -1)
     if prefix:
-        before = torch.ones((num_rows, width, prefix), dtype=torch.bool, device=device)
-        before[-1] = False  # the shared tokens' own row sees them as its own
+        # A piece of the shared tokens sees those before it, as the others see all of them.
+        seen = [start if start < prefix else prefix for start in starts]
+        before = shared_P < torch.tensor(seen, device=device)[:, None, None]
+        before = before.expand(-1, width, -1)
         visible = torch.cat([before, visible], dim=2)
     bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, HIDDEN)
     size = width + prefix
@@ -94,6 +95,16 @@ def _rows(layout: Layout) -> tuple[list[int], list[int]]:
     lengths = [length - layout.prefix for length in layout.lengths]
     starts = [layout.prefix + sum(lengths[:number]) for number in range(len(lengths))]
     return ([*starts, 0], [*lengths, layout.prefix]) if layout.prefix else (starts, lengths)
+
+
+def _short_rows(layout: Layout) -> tuple[list[int], list[int]]:
+    """Return the same as `_rows`, the shared part in pieces no longer than a row: all are padded to the longest."""
+    starts, lengths = _rows(layout)
+    if not layout.prefix:
+        return starts, lengths
+    pieces = range(0, layout.prefix, layout.longest)
+    sizes = [min(layout.longest, layout.prefix - start) for start in pieces]
+    return [*starts[:-1], *pieces], [*lengths[:-1], *sizes]
 
 
 def _grid(

@@ -4,10 +4,12 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
 
+from factory.chat.context import split_turn
 from factory.chat.template import encode_example
 from factory.rows import Example
 
@@ -19,7 +21,8 @@ Parts = Sequence[tuple[list[int], float]]  # rows' numbers, and the weight of th
 class EncodedRow:
     """A conversation as ids and labels, both of shape (length,).
 
-    `group` names what it teaches, `example` the row that it was made from, `document` where that stands, if anywhere.
+    `group` names what it teaches, `example` the row that it was made from, `document` where that stands and is to be
+    remembered from, if anywhere. `context` is what stands above its question, the same for rows that share it.
     """
 
     ids: tuple[int, ...]
@@ -27,6 +30,7 @@ class EncodedRow:
     group: str
     example: str = ""
     document: str = ""
+    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
     for row in rows:
         ids, labels = encode_example(tokenizer, row.messages)
         if len(ids) <= max_tokens:
-            document = row.evidence.document if row.evidence else ""
-            group = "+".join(row.facts) or row.id
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), group, row.id, document))
+            context = split_turn(row.messages[-2].content)[0]
+            document = row.evidence.document if row.evidence and not context else ""
+            encoded.append(EncodedRow(tuple(ids), tuple(labels), row.group, row.id, document, context))
     return encoded
 
 
@@ -73,14 +77,37 @@ def epoch_rows(rows: Sequence[EncodedRow], epoch: int, seed: int) -> list[int]:
 
 
 def epoch_batches(rows: Sequence[EncodedRow], epoch: int, seed: int, batch_size: int) -> list[list[int]]:
-    """Return an epoch's batches as row numbers: rows of like length together, the batches in random order."""
+    """Return an epoch's batches as row numbers, in random order.
+
+    Rows with the same context lie side by side in one batch, filled up with rows without any; of the others those of
+    like length are together.
+    """
     chosen = epoch_rows(rows, epoch, seed)
+    alone = [number for number in chosen if not rows[number].context]
+    batches = _context_batches(rows, [number for number in chosen if rows[number].context], alone, batch_size)
     window = batch_size * 16
-    batches = []
-    for start in range(0, len(chosen), window):
-        near = sorted(chosen[start : start + window], key=lambda number: len(rows[number].ids))
+    for start in range(0, len(alone), window):
+        near = sorted(alone[start : start + window], key=lambda number: len(rows[number].ids))
         batches += [near[place : place + batch_size] for place in range(0, len(near), batch_size)]
     random.Random(f"{seed}/batches/{epoch}").shuffle(batches)
+    return batches
+
+
+def _context_batches(
+    rows: Sequence[EncodedRow], chosen: Sequence[int], alone: list[int], batch_size: int
+) -> list[list[int]]:
+    """Return batches for rows with a context; what fills them up is taken out of `alone`."""
+    contexts: dict[str, list[int]] = defaultdict(list)
+    for number in chosen:
+        contexts[rows[number].context].append(number)
+    batches: list[list[int]] = []
+    for part in (part for same in contexts.values() for part in micro_batches(same, batch_size)):
+        if batches and len(batches[-1]) + len(part) <= batch_size:  # none were left to fill it up
+            batches[-1] += part
+        else:
+            batches.append(part)
+        room = batch_size - len(batches[-1])
+        batches[-1] += [alone.pop() for _ in range(min(room, len(alone)))]
     return batches
 
 
@@ -114,17 +141,26 @@ def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:
         yield batch[start : start + size]
 
 
+def parts_of(rows: Sequence[EncodedRow], batch: Sequence[int], size: int) -> list[list[int]]:
+    """Return a batch's rows in parts of at most `size`; rows side by side with the same context have their own.
+
+    An engine computes once what all rows of a part begin with.
+    """
+    same_context = groupby(batch, key=lambda number: rows[number].context)
+    return [part for _, same in same_context for part in micro_batches(list(same), size)]
+
+
 def share_of(
-    batch: list[int], micro_batch: int, rank: int, num_processes: int
+    rows: Sequence[EncodedRow], batch: list[int], micro_batch: int, rank: int, num_processes: int
 ) -> list[tuple[list[int], float]]:
     """Return a process's parts of a batch, each with the weight of its loss.
 
     Every process gets as many, as weights that are spread over all can only be computed with by all at once: one that
     has run out of rows takes the batch's first again, at weight 0.
     """
-    own = [(part, 1.0) for part in micro_batches(batch[rank::num_processes], micro_batch)]
-    most = -(-len(batch[::num_processes]) // micro_batch)
-    return own + [(batch[:1], 0.0)] * (most - len(own))
+    shares = [parts_of(rows, batch[start::num_processes], micro_batch) for start in range(num_processes)]
+    own = [(part, 1.0) for part in shares[rank]]
+    return own + [(batch[:1], 0.0)] * (max(map(len, shares)) - len(own))
 
 
 def limit_wordings(rows: Sequence[EncodedRow], limit: int) -> list[EncodedRow]:

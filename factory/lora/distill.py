@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from factory.chat.context import with_context
 from factory.lora import checkpoint, distributed
 from factory.lora.batches import EncodedRow, answer_ids, encode, micro_batches
 from factory.lora.engine import Engine
 from factory.lora.losses import SoftTargets
-from factory.rows import Example, Fact, Message
+from factory.rows import OPEN_BOOK, Example, Fact, Message
 
 logger = logging.getLogger(__name__)
 TOP = 32  # tokens a place; Doc-to-LoRA's own baseline keeps 16
@@ -25,12 +26,12 @@ TEACHER_TOKENS = 1024  # a row's; every base reads as many, and evidence is a se
 
 
 def passage_of(row: Example, facts: Mapping[str, Fact]) -> str:
-    """Return what a row's evidence says, under its topic; empty when the row rests on no document.
+    """Return what a row's evidence says, under its topic; empty when it rests on no document or has passages already.
 
     A table's line does not say what its columns are called, so the fact's own column is named below it. The
     dataset's evidence is used, not the document's text around it, which may hold personal data and withheld facts.
     """
-    if row.evidence is None:
+    if row.evidence is None or row.form == OPEN_BOOK:
         return ""
     fact = next((facts[name] for name in row.facts if name in facts), None)
     if fact is None:
@@ -39,10 +40,10 @@ def passage_of(row: Example, facts: Mapping[str, Fact]) -> str:
     return f"{fact.topic}\n{row.evidence.text}{column}"
 
 
-def with_passage(row: Example, passage: str, prompt: str) -> Example:
-    """Return a row whose question has the passage above it; `prompt` is a format of `passages` and `question`."""
+def with_passage(row: Example, passage: str) -> Example:
+    """Return a row whose question has the passage above it."""
     *before, question, answer = row.messages
-    asked = Message(role="user", content=prompt.format(passages=passage, question=question.content))
+    asked = Message(role="user", content=with_context([passage], question.content))
     return row.model_copy(update={"messages": (*before, asked, answer)})
 
 
@@ -51,14 +52,13 @@ def teacher_rows(
     rows: Sequence[EncodedRow],
     examples: Sequence[Example],
     facts: Mapping[str, Fact],
-    prompt: str,
 ) -> list[EncodedRow | None]:
     """Return what the teacher reads for each row, grouped by passage; None without evidence or where it is too long."""
     known = {example.id: example for example in examples}
     taught: list[EncodedRow | None] = []
     for row in rows:
         passage = passage_of(known[row.example], facts)
-        asked = [with_passage(known[row.example], passage, prompt)] if passage else []
+        asked = [with_passage(known[row.example], passage)] if passage else []
         found = encode(tokenizer, asked, TEACHER_TOKENS)
         taught.append(EncodedRow(found[0].ids, found[0].labels, passage, row.example) if found else None)
     return taught

@@ -1,13 +1,15 @@
 """How many operations training needs, and how many the device can do. Knows layers and lengths; not the loop.
 
 A frozen matrix costs 2 operations a weight forward and 2 back to its input; a trained one 2 more for its own gradient.
-What an engine computes a second time counts once, and so do the tokens that all rows begin with.
+What an engine computes a second time counts once, and so do the tokens that all rows, or those with one context, begin
+with.
 """
 
 import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -31,6 +33,12 @@ class Cost:
         tokens = sum(len(row.ids) - shared for row in rows) + shared
         pairs = sum(_pairs(len(row.ids)) - _pairs(shared) for row in rows) + _pairs(shared)
         return tokens * self.token + sum(map(num_labels, rows)) * self.label + pairs * self.pair
+
+    def of_batch(self, rows: Sequence[EncodedRow], shared: int) -> float:
+        """Return what a step's rows need; a context is computed once, `shared` tokens once for those without any."""
+        by_context = groupby(sorted(rows, key=lambda row: row.context), key=lambda row: row.context)
+        groups = [(context, list(same)) for context, same in by_context]
+        return sum(self.of(same, shared_tokens(same) if context else shared) for context, same in groups)
 
 
 def _pairs(length: int) -> float:

@@ -6,7 +6,7 @@ Knows steps, loss and progress; what a row means, or where an artefact lies, is 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ import torch
 from factory.errors import TrainError
 from factory.lora import checkpoint, distributed, flops, shortage
 from factory.lora.adapter import parameter_groups
-from factory.lora.batches import EncodedRow, Parts, epoch_batches, share_of
+from factory.lora.batches import EncodedRow, Parts, epoch_batches, parts_of, share_of
 from factory.lora.checkpoint import Progress
 from factory.lora.config import TrainConfig
 from factory.lora.engine import Engine, open_engine
@@ -229,7 +229,7 @@ class Loop:
         seconds = max(1e-9, time.monotonic() - started)
         progress.seconds += seconds
         rows = [self.rows[number] for number in numbers]
-        needed = self._cost.of(rows, self._shared)
+        needed = self._cost.of_batch(rows, self._shared)
         peak = flops.peak_flops(self.settings.device, self.settings.dtype) * distributed.num_processes()
         row = {
             "step": progress.step,
@@ -249,7 +249,9 @@ class Loop:
         """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts."""
         size = self._objective.size([self.rows[number] for number in numbers])
         while True:
-            parts = share_of(numbers, progress.micro_batch, distributed.rank(), distributed.num_processes())
+            parts = share_of(
+                self.rows, numbers, progress.micro_batch, distributed.rank(), distributed.num_processes()
+            )
             try:
                 loss = accumulate(
                     self._engine,
@@ -292,9 +294,17 @@ class Loop:
         if self._lower is None:
             return
         missing = {number for batch in batches for number in batch if number not in self._lower}
-        for part in like_lengths([row.ids for row in self.rows], LOWER_BATCH):
+        for part in self._lower_parts():
             if not missing.isdisjoint(part):
                 self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
+
+    def _lower_parts(self) -> Iterator[list[int]]:
+        """Yield all rows' numbers in large batches: of like length, or with the same context."""
+        alone = [number for number, row in enumerate(self.rows) if not row.context]
+        for part in like_lengths([self.rows[number].ids for number in alone], LOWER_BATCH):
+            yield [alone[place] for place in part]
+        below = [number for number, row in enumerate(self.rows) if row.context]
+        yield from parts_of(self.rows, sorted(below, key=lambda n: self.rows[n].context), LOWER_BATCH)
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:

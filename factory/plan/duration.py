@@ -35,7 +35,7 @@ def estimate_seconds(recipe: Recipe, shape: Shape, work: Workload, speeds: Speed
     """Return about how long each stage takes, by name; what a teacher takes to answer is not in it."""
     types, rag = len(recipe.quantize.types), recipe.evaluate.rag * recipe.evaluate.rag_questions
     slower = shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
-    answers = work.questions * (2 + types) + RETRIEVAL_ANSWERS * rag
+    answers = work.questions * (2 + types) + 2 * RETRIEVAL_ANSWERS * rag  # base and adapter
     tokens = work.rows.an_epoch * work.rows.mean
     return {
         "ingest": work.files * SECONDS_A_FILE,

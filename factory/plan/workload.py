@@ -67,7 +67,7 @@ def read_dataset(rows: Path, base: Path, max_tokens: int) -> Rows:
     examples = list(read_rows(rows, Example))
     if not examples:
         return Rows(0, 0.0, 0.0, max_tokens)
-    groups = {row.facts or row.id for row in examples}
+    groups = {row.group for row in examples}
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     sampled = _count(tokenizer, examples[:: -(-len(examples) // SAMPLED_ROWS)])
     by_length = sorted(examples, key=lambda row: -sum(len(message.content) for message in row.messages))

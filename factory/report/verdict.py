@@ -108,6 +108,8 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[An
         parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
     if retrieval := pick(scores, "base", question_set, "rag"):
         parts.append(_retrieval_sentence(retrieval, tuned, answers))
+        if both := pick(scores, "adapter", question_set, "rag"):
+            parts.append(_both_sentence(both, retrieval, answers))
     held_out = pick(scores, "adapter", "unseen_phrasing")
     if question_set == "user" and held_out:
         parts.append(_held_out_sentence(held_out, pick(scores, "base", "unseen_phrasing")))
@@ -198,6 +200,17 @@ def _retrieval_sentence(retrieval: Score, tuned: Score, answers: Sequence[Answer
     if not differ(tuned, retrieval, answers):
         return f"{start}: no significant difference."
     return f"{start}: for this corpus {'RAG' if theirs > mine else 'the adapter'} was better."
+
+
+def _both_sentence(both: Score, retrieval: Score, answers: Sequence[Answer]) -> str:
+    start = f"With retrieval the adapter answers {percent(both.accuracy)} of {both.n}"
+    if both.n < MIN_QUESTIONS:
+        return f"{start}: too few to compare."
+    if not differ(both, retrieval, answers):
+        return f"{start}, no significant difference from the base with retrieval."
+    return (
+        f"{start}, {'more' if both.accuracy > retrieval.accuracy else 'less'} than the base with retrieval."
+    )
 
 
 def _on_shared(one: Score, other: Score, answers: Sequence[Answer]) -> tuple[float, float]:

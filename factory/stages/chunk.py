@@ -1,20 +1,16 @@
-"""Chunk: cut documents at their headings into pieces that fit a token budget. Knows elements and tokens."""
+"""Chunk: cut documents at their headings into pieces that fit a token budget of the base's tokenizer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from factory import store
 from factory.errors import ChunkError
-from factory.rows import Chunk, Document, Element, read_rows, write_rows
-from factory.text.segment import Piece, sentences
+from factory.rows import Document, read_rows, write_rows
+from factory.text.chunking import cut
 
 CODE_VERSION = 3
-LONGEST_TOKEN = 16  # characters; what is longer is counted in parts, as counting takes time
 
 
 class ChunkConfig(BaseModel):
@@ -49,167 +45,3 @@ def chunk(config: ChunkConfig, *, corpus: Path, base: Path, work: Path) -> dict[
         "tokens": sum(piece.num_tokens for piece in chunks),
         "largest_tokens": max(piece.num_tokens for piece in chunks),
     }
-
-
-def cut(document: Document, max_tokens: int, count: Callable[[str], int]) -> Iterator[Chunk]:
-    """Yield a document's chunks: sections first, then runs of elements within the budget.
-
-    A heading stays with what follows it; a table keeps its header row in every piece; a paragraph that is too
-    long is cut between sentences, a sentence between words, and a word where it must be.
-    """
-    body = [element for element in document.elements if element.kind != "heading"]
-    number = 0
-    for (path, _), section in groupby(body, key=lambda element: (element.heading_path, element.sheet)):
-        pieces = [piece for element in section for piece in _fit(element, max_tokens, count)]
-        for run in _runs(pieces, max_tokens, count):
-            yield _chunk(document, number, path, run, count)
-            number += 1
-
-
-def _fit(element: Element, max_tokens: int, count: Callable[[str], int]) -> Iterator[Element]:
-    if count(element.text) <= max_tokens:
-        yield element
-    elif element.cells and len(element.text.split("\n")) == len(element.cells) + 1 > 2:
-        yield from _split_table(element, max_tokens, count)
-    else:
-        yield from _cut(element, Piece(element.text, 0, 0), max_tokens, count)
-
-
-def _split_table(element: Element, max_tokens: int, count: Callable[[str], int]) -> Iterator[Element]:
-    """Yield runs of rows that fit under the header; a row that does not is cut between its cells."""
-    header, *body = element.cells or ()
-    lines = element.text.split("\n")[-len(body) :]
-    place = element.start + len(element.text) - len("\n".join(lines))
-    taken: list[tuple[str, ...]] = []
-    start = place
-    for row, line in zip(body, lines, strict=True):
-        if taken and count(_render([header, *taken, row])) > max_tokens:
-            yield _table_piece(element, start, place - 1, (header, *taken))
-            start, taken = place, []
-        if count(_render([header, row])) > max_tokens:
-            yield from _split_row(element, (header, row), place, max_tokens, count)
-            start = place + len(line) + 1
-        else:
-            taken.append(row)
-        place += len(line) + 1
-    if taken:
-        yield _table_piece(element, start, element.end, (header, *taken))
-
-
-def _split_row(
-    element: Element, rows: Sequence[Sequence[str]], place: int, max_tokens: int, count: Callable[[str], int]
-) -> Iterator[Element]:
-    """Yield runs of a row's cells, each with the row's key; a cell that does not fit is cut like a paragraph.
-
-    Args:
-        element: the table.
-        rows: its header and the row.
-        place: where the row's line begins in the document; a line is its cells with ` | ` between them.
-        max_tokens: the budget.
-        count: counts the tokens of a text.
-    """
-    row = rows[1]
-    starts = list(accumulate((len(text) + 3 for text in row[:-1]), initial=place + 2))
-    runs: list[list[int]] = [[]]
-    for column in range(len(row)):
-        if runs[-1] and count(_render(_columns(rows, [*runs[-1], column]))) > max_tokens:
-            runs.append([])
-        runs[-1].append(column)
-    for run in runs:
-        start, end = starts[run[0]], starts[run[-1]] + len(row[run[-1]])
-        piece = _table_piece(element, start, end, _columns(rows, run))
-        if count(_render(piece.cells)) > max_tokens:
-            yield from _cut(element, Piece(piece.text, start - element.start, 0), max_tokens, count)
-        elif piece.text:
-            yield piece
-
-
-def _columns(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """Return the chosen columns of rows, the key column always first."""
-    return tuple(tuple(row[column] for column in (0, *filter(None, columns))) for row in rows)
-
-
-def _table_piece(element: Element, start: int, end: int, cells: tuple[tuple[str, ...], ...]) -> Element:
-    text = element.text[start - element.start : end - element.start]
-    return element.model_copy(update={"text": text, "start": start, "end": end, "cells": cells})
-
-
-def _cut(element: Element, part: Piece, max_tokens: int, count: Callable[[str], int]) -> Iterator[Element]:
-    """Yield a part of an element (places within it) in pieces that fit, without cells."""
-    for piece in _split_text(part.text, max_tokens, count):
-        start = element.start + part.start + piece.start
-        yield element.model_copy(
-            update={"text": piece.text, "start": start, "end": start + len(piece.text), "cells": None}
-        )
-
-
-def _split_text(text: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[Piece]:
-    units = [part for piece in sentences(text) for part in _split_words(piece, max_tokens, count)]
-    start = end = None
-    for unit in units:
-        if start is not None and end is not None and count(text[start : unit.end]) > max_tokens:
-            yield Piece(text[start:end], start, end)
-            start = None
-        start = unit.start if start is None else start
-        end = unit.end
-    if start is not None and end is not None:
-        yield Piece(text[start:end], start, end)
-
-
-def _split_words(piece: Piece, max_tokens: int, count: Callable[[str], int]) -> Iterator[Piece]:
-    text, offset = piece.text, 0
-    while len(text) > max_tokens * LONGEST_TOKEN or count(text) > max_tokens:
-        size = min(len(text), max_tokens * LONGEST_TOKEN)
-        while size > 1 and count(text[:size]) > max_tokens:
-            size = max(1, size * 3 // 4)
-        space = text.rfind(" ", 1, size)
-        size = space if space > 0 else size
-        yield Piece(text[:size], piece.start + offset, piece.start + offset + size)
-        skipped = len(text[size:]) - len(text[size:].lstrip())
-        offset += size + skipped
-        text = text[size + skipped :]
-    if text:
-        yield Piece(text, piece.start + offset, piece.end)
-
-
-def _runs(pieces: Iterable[Element], max_tokens: int, count: Callable[[str], int]) -> Iterator[list[Element]]:
-    run: list[Element] = []
-    for piece in pieces:
-        if run and count(_show([*run, piece])) > max_tokens:
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
-
-
-def _chunk(
-    document: Document, number: int, path: tuple[str, ...], run: list[Element], count: Callable[[str], int]
-) -> Chunk:
-    text = _show(run)
-    return Chunk(
-        id=f"{store.hash_json([document.path, number, text])[:12]}",
-        document=document.path,
-        title=document.title,
-        heading_path=path,
-        text=text,
-        start=run[0].start,
-        end=run[-1].end,
-        num_tokens=count(text),
-        elements=tuple(run),
-        metadata=document.metadata,
-    )
-
-
-def _show(run: Iterable[Element]) -> str:
-    """Return the text of a run of elements; a piece of a table is shown with its header."""
-    return "\n\n".join(_render(piece.cells) if _is_part(piece) else piece.text for piece in run)
-
-
-def _is_part(element: Element) -> bool:
-    cells = element.cells or ()
-    return len(element.text.split("\n")) < len(cells)
-
-
-def _render(cells: Iterable[Sequence[str]] | None) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells or ())

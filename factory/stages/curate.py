@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,17 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, replay
+from factory.facts import abstain, card, feedback, held_out, openbook, replay, versions
+from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
-from factory.rows import Example, Fact, Message, Question, read_rows, write_rows
+from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
 from factory.text import normalize
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 3
-SHORT_ANSWER_WORDS = 15
+CODE_VERSION = 4
+NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
 
 class CurateConfig(BaseModel):
@@ -32,6 +33,12 @@ class CurateConfig(BaseModel):
     bound the unseen-phrasing questions that are measured at the end and during training. Of rows alike beyond
     `near_duplicate_threshold` (Jaccard similarity of their words), the first stays. `personal_data` overrides
     the policy (redact, drop, allow) of single classes.
+
+    `open_book` is the share of the trained facts that are also asked with passages above the question, up to
+    `open_book_passages` of them, as retrieval puts them there. In a share `open_book_missing` of these contexts the
+    passage that answers is left out, and the answer is what the fact says or, with `open_book_abstain`, that the
+    model does not know. Passages are cut so that a row has at most `open_book_tokens`: no more than
+    `train.max_tokens`, which leaves longer rows out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,10 +50,22 @@ class CurateConfig(BaseModel):
     replay: bool = True
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
+    open_book: float = Field(default=0.0, ge=0.0, le=1.0)
+    open_book_passages: int = Field(default=3, ge=1, le=20)
+    open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
+    open_book_abstain: bool = False
+    open_book_tokens: int = Field(default=256, ge=128)
 
 
 def curate(
-    config: CurateConfig, *, examples: Path, base: Path, seed: int, system: str, work: Path
+    config: CurateConfig,
+    *,
+    examples: Path,
+    chunks: Path,
+    base: Path,
+    seed: int,
+    system: str,
+    work: Path,
 ) -> dict[str, Any]:
     """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, `facts.jsonl` and the dataset card; return counts.
 
@@ -59,24 +78,33 @@ def curate(
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     policies = {**DEFAULT_POLICIES, **{str(kind): policy for kind, policy in config.personal_data.items()}}
     clean, found = _clean(rows, policies, special)
+
+    def cleaner(text: str) -> str | None:
+        result = redact(neutralize(text, special), policies, store.private_key())
+        return None if result.drop else result.text
+
     unseen = _unseen(facts.values(), config.unseen_fact_share, seed)
     kept = [row for row in clean if not set(row.facts) & unseen and not _overlaps(row, unseen, facts)]
     # A teacher may have worded a question as a test form does.
-    tested = {_prompt(row) for row in clean if row.form in TEST_FORMS}
-    training = [row for row in kept if row.form not in TEST_FORMS and _prompt(row) not in tested]
+    tested = {prompt_of(row) for row in clean if row.form in TEST_FORMS}
+    training = [row for row in kept if row.form not in TEST_FORMS and prompt_of(row) not in tested]
     train = _without_duplicates(training, config.near_duplicate_threshold)
     if not train:
         raise CurateError(
             f"None of {len(rows)} example(s) is left to train on: {dict(found)}; loosen curate.personal_data"
         )
     crossed = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
-    told = {_prompt(row) for row in train if row.form == feedback.FORM}
-    refusals, found_there = _clean((row for row in crossed if _prompt(row) not in told), policies, special)
-    valid, test = _phrasing_questions(kept, train, facts, config, seed)
-    hidden = _unseen_questions(clean, unseen, facts)
+    told = {prompt_of(row) for row in train if row.form == feedback.FORM}
+    refusals, found_there = _clean((row for row in crossed if prompt_of(row) not in told), policies, special)
+    questions = held_out.phrasing_questions(kept, train, facts, seed)
+    valid = questions[: min(config.valid_questions, len(questions) // 4)]  # a small folder needs tests most
+    test = questions[len(valid) : len(valid) + config.test_questions]
+    hidden = held_out.unseen_questions(clean, unseen, facts)
     general = replay.examples(system) if config.replay else []
-    final = [*train, *refusals, *general]
-    dropped = _assert_no_leak(final, [*test, *valid, *hidden])
+    hidden_facts = [facts[identity] for identity in unseen]
+    below = _open_book(config, chunks, train, hidden_facts, cleaner, tokenizer, seed, system)
+    final = [*train, *refusals, *general, *below]
+    dropped = held_out.assert_no_leak(final, [*test, *valid, *hidden])
     write_rows(work / "train.jsonl", final)
     write_rows(work / "valid.jsonl", valid)
     write_rows(work / "test.jsonl", [*test, *hidden])
@@ -94,7 +122,7 @@ def curate(
         "leaks": dropped,
         "hygiene": dict(found + found_there),
         "train_by_form": dict(Counter(row.form for row in final)),
-    }
+    } | ({"open_book": len(below)} if config.open_book else {})
     store.write_text(work / "README.md", card.dataset_card(counts, facts.values(), config.model_dump()))
     return counts
 
@@ -156,10 +184,6 @@ def _unseen(facts: Iterable[Fact], share: float, seed: int) -> set[str]:
     return set(random.Random(seed).sample(sorted(able), min(len(able), round(len(everything) * share))))
 
 
-def _prompt(row: Example) -> str:
-    return normalize.normalize(row.messages[-2].content)
-
-
 def _overlaps(row: Example, unseen: set[str], facts: dict[str, Fact]) -> bool:
     """Tell whether a row says a withheld fact's answer and was made from the text that holds it, or by a person."""
     if row.evidence is None:
@@ -189,63 +213,43 @@ def _without_duplicates(rows: Sequence[Example], threshold: float) -> list[Examp
     ]
 
 
-def _question(row: Example, fact: Fact, question_set: str, answers: tuple[str, ...]) -> Question:
-    return Question(
-        id=store.hash_json([question_set, row.id])[:16],
-        question=row.messages[-2].content,
-        answers=answers,
-        question_set=question_set,
-        form=row.form,
-        fact=fact.id,
-        source=fact.evidence.document,
-    )
+def _open_book(
+    config: CurateConfig,
+    chunks: Path,
+    train: Sequence[Example],
+    withheld: Sequence[Fact],
+    clean: Callable[[str], str | None],
+    tokenizer: Tokenizer,
+    seed: int,
+    system: str,
+) -> list[Example]:
+    """Return rows with passages above their questions, made of rows to train on.
 
-
-def _phrasing_questions(
-    kept: Sequence[Example], train: Sequence[Example], facts: dict[str, Fact], config: CurateConfig, seed: int
-) -> tuple[list[Question], list[Question]]:
-    """Return validation and test questions: held-out phrasings of trained facts, no fact in both."""
-    trained = {fact for row in train for fact in row.facts}
-    able = [
-        row
-        for row in kept
-        if row.form in TEST_FORMS
-        and row.facts[0] in trained
-        and len(facts[row.facts[0]].answer.split()) <= SHORT_ANSWER_WORDS
-        and not normalize.contains(row.messages[-2].content, row.messages[-1].content)
-    ]
-    random.Random(seed).shuffle(able)
-    first: dict[str, Example] = {}
-    for row in able:
-        first.setdefault(row.facts[0], row)
-    questions = [
-        _question(row, facts[row.facts[0]], "unseen_phrasing", facts[row.facts[0]].answers)
-        for row in first.values()
-    ]
-    valid = questions[: min(config.valid_questions, len(questions) // 4)]  # a small folder needs tests most
-    return valid, questions[len(valid) : len(valid) + config.test_questions]
-
-
-def _unseen_questions(rows: Sequence[Example], unseen: set[str], facts: dict[str, Fact]) -> list[Question]:
-    chosen: dict[str, Question] = {}
-    for row in rows:
-        if row.facts and row.facts[0] in unseen and row.form in TEST_FORMS:
-            fact = facts[row.facts[0]]
-            chosen.setdefault(fact.id, _question(row, fact, "unseen_fact", ()))
-    return list(chosen.values())
-
-
-def _assert_no_leak(train: Sequence[Example], held_out: Sequence[Question]) -> int:
-    """Raise when a held-out question stands in the training rows; returns 0, the number of leaks found.
-
-    Raises:
-        CurateError: a question is equal to a training prompt after normalising.
+    They are made here and not with the others, because only here it is known what is trained on, what is withheld and
+    must stand in no passage, and what must be masked in one.
     """
-    prompts = {_prompt(row) for row in train}
-    leaked = [question for question in held_out if normalize.normalize(question.question) in prompts]
-    if leaked:
-        raise CurateError(
-            f"{len(leaked)} held-out question(s) stand in the training rows, first {leaked[0].question!r}; "
-            "this is a defect of the curate stage, please report it"
-        )
-    return len(leaked)
+    if not config.open_book:
+        return []
+    from factory.tasks.retrieval import Index
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    settings = openbook.OpenBook(
+        share=config.open_book,
+        passages=config.open_book_passages,
+        missing=config.open_book_missing,
+        abstain=config.open_book_abstain,
+        max_tokens=config.open_book_tokens,
+    )
+    current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
+    room = openbook.room_for_passages(settings, count(system))
+    passages = openbook.cut_passages(current, withheld, clean, room, count)
+    if not passages:
+        return []
+    index = Index([passage.text for passage in passages])
+
+    def near(text: str) -> list[int]:
+        return [number for number, _ in index.find(text, NEAR * config.open_book_passages)]
+
+    return openbook.examples(train, passages, settings, near, count, seed, system)

@@ -18,8 +18,10 @@ from factory.tasks import questions as question_files
 from factory.tasks.score import interval, is_right
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 3
+CODE_VERSION = 4
 BATCH = 64
+# Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
+COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
 
 
 class EvaluateConfig(BaseModel):
@@ -28,8 +30,8 @@ class EvaluateConfig(BaseModel):
     `questions` is a file of the user's own: `{"question", "answers"}` a line. It is left out when its questions
     name a `source` and none of these is a document of the corpus. `rag_questions` bounds how many are asked again
     with retrieved passages, which take longer to read, as many of each question set; `passages` is how many go into
-    a prompt. `general` and `rag` switch the general questions and the retrieval baseline; an answer ends after
-    `max_answer_tokens`.
+    a prompt. `general` and `rag` switch the general questions and the answers with retrieval, of base and adapter; an
+    answer ends after `max_answer_tokens`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,7 +109,9 @@ def evaluate(
         if "F16" not in file.name:
             contestants.append(Contestant(ModelReference("gguf", file.name, file), "closed_book", asked, str))
     if config.rag:
-        contestants.append(rag_contestant(config, passages, asked, base_of(tuned)))
+        contestants += [
+            rag_contestant(config, passages, asked, reference) for reference in (base_of(tuned), tuned)
+        ]
     replies = [
         reply
         for contestant in contestants
@@ -254,11 +258,11 @@ def scores(replies: Iterable[Reply]) -> list[Score]:
 
 
 def by_document(replies: Iterable[Reply]) -> list[dict[str, Any]]:
-    """Return the accuracy of base, adapter and retrieval on each source document's questions."""
+    """Return the accuracy of base, adapter and the base with retrieval on each source document's questions."""
     table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for reply in replies:
-        column = "rag" if reply.method == "rag" else reply.kind
-        if reply.source and reply.answers and column in {"base", "adapter", "rag"}:
+        column = COLUMNS.get((reply.kind, reply.method))
+        if reply.source and reply.answers and column:
             table[reply.source][column].append(reply.correct)
     return [
         {"document": document, "n": len(columns["adapter"])}

@@ -189,11 +189,10 @@ def _distillation(
 ) -> "Distillation":
     """Return the objective that mixes in what the base says with the evidence above the question."""
     from factory.lora import batches, distill, objectives
-    from factory.tasks.retrieval import PROMPT
 
     facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
     used = {number for epoch in range(config.epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
-    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts, PROMPT)
+    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts)
     asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
     return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")
 

@@ -1,14 +1,29 @@
-"""Retrieval for the untrained baseline: BM25 over the chunks, the best ones put into the prompt."""
+"""Retrieval: the chunks nearest to a question, by BM25 and, where an encoder is given, by meaning as well.
 
-from collections.abc import Sequence
+Knows chunks and words; not who answers with what it finds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import bm25s
+import numpy as np
 
-from factory.rows import Chunk
+from factory.chat.context import chunk_text, with_context
+from factory.errors import UsageError
+from factory.rows import Chunk, read_rows
 
-# Of five prompts, each with one passage, this did best on questions kept for such trials (30 % right, the others
-# 19-25 %); a second passage took one of them from 25 to 21 %.
-PROMPT = "{passages}\n\nQuestion: {question}\nAnswer:"
+RANK_OFFSET = 60  # of reciprocal rank fusion, as in Cormack et al., SIGIR 2009
+Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that was found; scores can be compared within one search only."""
+
+    chunk: Chunk
+    score: float
 
 
 class Index:
@@ -28,22 +43,46 @@ class Index:
 
 
 class Retriever:
-    """A BM25 index over chunk texts with their titles and headings."""
+    """An index over chunks with their titles and headings: BM25's, fused with an encoder's ranks if there is one."""
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        """Build the index in memory."""
-        self._texts = [chunk_text(chunk) for chunk in chunks]
-        self._index = Index(self._texts)
+    def __init__(self, chunks: Sequence[Chunk], embed: Embed | None = None) -> None:
+        """Build the index in memory; `embed` returns a vector at unit length for each text."""
+        self._chunks, self._embed = chunks, embed
+        texts = [chunk_text(chunk) for chunk in chunks]
+        self._index = Index(texts)
+        self._vectors = np.asarray(embed(texts)) if embed else None
 
-    def search(self, question: str, count: int) -> list[str]:
-        """Return the texts of the best chunks, best first."""
-        return [self._texts[number] for number, _ in self._index.find(question, count)]
+    def find(self, question: str, count: int) -> list[Hit]:
+        """Return the best chunks, best first; without an encoder none that shares no word with the question."""
+        found = [row for row in self._index.find(question, len(self._chunks)) if row[1] > 0]
+        if self._embed:
+            near = np.asarray(self._vectors) @ np.asarray(self._embed([question])[0])
+            found = fuse([number for number, _ in found], np.argsort(-near, kind="stable").tolist())
+        return [Hit(self._chunks[number], score) for number, score in found[:count]]
 
     def prompt(self, question: str, count: int) -> str:
-        """Return the user turn that asks the question with its best passages above it."""
-        return PROMPT.format(passages="\n\n".join(self.search(question, count)), question=question)
+        """Return the user turn that asks the question with its best passages above it, or alone if there are none."""
+        return with_context([chunk_text(hit.chunk) for hit in self.find(question, count)], question)
 
 
-def chunk_text(chunk: Chunk) -> str:
-    """Return a chunk's text under its title and headings."""
-    return " > ".join([chunk.title, *chunk.heading_path]) + "\n" + chunk.text
+def fuse(*rankings: Sequence[int]) -> list[tuple[int, float]]:
+    """Return what is ranked anywhere with the sum of its reciprocal ranks, best first."""
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, number in enumerate(ranking, 1):
+            scores[number] = scores.get(number, 0.0) + 1 / (RANK_OFFSET + rank)
+    return sorted(scores.items(), key=lambda row: (-row[1], row[0]))
+
+
+def read_chunks(folder: Path) -> list[Chunk]:
+    """Return the chunks of a run, of which its folder, its chunks or its bundle may be named.
+
+    Raises:
+        UsageError: there are none.
+    """
+    for place in (folder, folder / "chunks", folder.resolve().parent / "chunks"):
+        if (place / "chunks.jsonl").is_file() and (found := list(read_rows(place / "chunks.jsonl", Chunk))):
+            return found
+    raise UsageError(
+        f"{str(folder)!r} holds no chunks.jsonl with passages: name a run's chunks folder, like build/quickstart/chunks"
+    )

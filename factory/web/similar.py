@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from factory.chat.context import chunk_heading, chunk_text, split_turn
 from factory.rows import Chunk, Example, Fact, R, read_rows
-from factory.tasks.retrieval import Index, chunk_text
+from factory.tasks.retrieval import Index
 
 LABEL = "similar text, not a citation"
 # A fact has about ten rows, of which one is shown.
@@ -38,7 +39,7 @@ class SimilarTexts:
         self._rows = [_row(example, topics) for example in examples]
         self._groups = [example.facts or (example.id,) for example in examples]
         self._passages = [
-            Similar("passage", chunk.document, _heading(chunk), chunk.text, 0.0) for chunk in chunks
+            Similar("passage", chunk.document, chunk_heading(chunk), chunk.text, 0.0) for chunk in chunks
         ]
         self._row_index = Index([row.text for row in self._rows]) if self._rows else None
         self._passage_index = Index([chunk_text(chunk) for chunk in chunks]) if chunks else None
@@ -80,12 +81,8 @@ def _read(path: Path, row_type: type[R]) -> list[R]:
 def _row(example: Example, topics: dict[str, str]) -> Similar:
     source = example.evidence.document if example.evidence else example.form
     heading = next((topics[fact] for fact in example.facts if fact in topics), "")
-    spoken = [message.content for message in example.messages if message.role != "system"]
+    spoken = [split_turn(message.content)[1] for message in example.messages if message.role != "system"]
     return Similar("training row", source, heading, "\n".join(spoken), 0.0)
-
-
-def _heading(chunk: Chunk) -> str:
-    return " > ".join([chunk.title, *chunk.heading_path])
 
 
 def _scored(found: Similar, score: float) -> Similar:

@@ -45,6 +45,28 @@ def test_attention_is_that_of_each_row_alone(share, short, sizes):
     assert (heads.grad - copy.grad).norm() <= 1e-5 * copy.grad.norm()
 
 
+@pytest.mark.parametrize("short", [True, False])
+@pytest.mark.parametrize("prefix", [5, 6, 12, 13, 40])
+def test_a_shared_beginning_longer_than_the_rows_is_seen_by_all_and_costs_no_row_its_length(short, prefix):
+    torch.manual_seed(0)
+    rows = [_row([*range(100, 100 + prefix), *range(10, 10 + size)], prefix + 1) for size in (3, 6, 4)]
+    rows[1] = _row([*rows[0].ids[:prefix], *range(50, 56)], prefix + 1)
+    layout = lay_out(rows)
+    assert (layout.prefix, layout.longest) == (prefix, 6)
+    heads = torch.randn(len(layout.ids), HEADS + 2 * KEYS, SIZE, requires_grad=True)
+    copy = heads.detach().clone().requires_grad_()
+    places = find_places(layout, HEADS, KEYS, torch.float32) if short else None
+    if places:
+        assert places.num_matrices == KEYS * (3 + -(-prefix // 6))
+        assert places.bias.shape[1:] == (HEADS // KEYS * 6, prefix + 6)
+    out, expected = attend(heads, layout, places, HEADS), _alone(copy, layout)
+    weight = torch.randn_like(out)
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+    assert (out - expected).abs().max() < 1e-5
+    assert (heads.grad - copy.grad).norm() <= 1e-5 * copy.grad.norm()
+
+
 def test_one_row_is_plain_attention():
     layout = lay_out([_row(range(9), 4)])
     heads = torch.randn(9, HEADS + 2 * KEYS, SIZE)

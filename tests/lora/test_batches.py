@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from factory.chat.template import end_of_turn_id
+from factory.chat.context import with_context
+from factory.chat.template import conversation, end_of_turn_id
 from factory.lora.batches import (
     IGNORED,
     EncodedRow,
@@ -17,8 +18,11 @@ from factory.lora.batches import (
     limit_wordings,
     micro_batches,
     num_labels,
+    parts_of,
     share_of,
 )
+from factory.lora.layout import lay_out
+from factory.rows import OPEN_BOOK
 from tests.made import make_examples, make_fact
 
 
@@ -137,10 +141,108 @@ def test_the_first_wordings_of_a_group_are_kept() -> None:
 def test_processes_share_a_batch_in_as_many_parts_each(
     size: int, micro_batch: int, num_processes: int
 ) -> None:
-    batch = list(range(10, 10 + size))
-    shares = [share_of(batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
+    rows, batch = _made({"a": 30}), list(range(10, 10 + size))
+    shares = [share_of(rows, batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
     assert len({len(share) for share in shares}) == 1
     counted = [row for share in shares for part, weight in share for row in part * int(weight)]
     assert sorted(counted) == batch
     assert all(0 < len(part) <= micro_batch for share in shares for part, _ in share)
-    assert [part for part, _ in share_of(batch, micro_batch, 0, 1)] == list(micro_batches(batch, micro_batch))
+    whole = [part for part, _ in share_of(rows, batch, micro_batch, 0, 1)]
+    assert whole == list(micro_batches(batch, micro_batch))
+
+
+SYSTEM, PASSAGE, QUESTION = 7, 100, 20
+
+
+def _below(sizes: dict[str, int], num_alone: int) -> list[EncodedRow]:
+    """Return rows of so many questions below each passage, and some without any, all behind a system text."""
+    rows = [
+        EncodedRow(
+            (
+                *range(SYSTEM),
+                *range(100 * (number + 1), 100 * (number + 1) + PASSAGE),
+                *_question(number, place),
+            ),
+            (IGNORED,) * (SYSTEM + PASSAGE + QUESTION - 2) + (5, 6),
+            f"{context}{place}",
+            context=context,
+        )
+        for number, (context, size) in enumerate(sizes.items())
+        for place in range(size)
+    ]
+    return rows + [
+        EncodedRow(
+            (*range(SYSTEM), *_question(90, place)), (IGNORED,) * (SYSTEM + QUESTION - 2) + (5, 6), f"{place}"
+        )
+        for place in range(num_alone)
+    ]
+
+
+def _question(number: int, place: int) -> tuple[int, ...]:
+    return (10_000 + 100 * number + place, *range(QUESTION - 3), 5, 6)
+
+
+def test_a_passage_is_computed_once_for_all_that_is_asked_about_it() -> None:
+    rows = _below({"a": 6}, 2)
+    (batch,) = epoch_batches(rows, 0, 7, 8)
+    parts = parts_of(rows, batch, 8)
+    assert sorted(len(part) for part in parts) == [2, 6]
+    computed = sum(len(lay_out([rows[number] for number in part]).ids) for part in parts)
+    assert computed == (SYSTEM + PASSAGE + 6 * QUESTION) + (SYSTEM + 2 * QUESTION)
+
+
+@pytest.mark.parametrize("num_alone", [0, 3, 40, 400])
+def test_rows_with_one_context_stay_together_and_the_rest_fills_their_batches_up(num_alone: int) -> None:
+    sizes = {f"c{number}": 1 + number % 11 for number in range(30)}
+    rows = _below(sizes, num_alone)
+    batches = epoch_batches(rows, 0, 7, 8)
+    assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
+    assert max(map(len, batches)) == 8
+    parts = Counter(
+        rows[part[0]].context
+        for batch in batches
+        for part in parts_of(rows, batch, 8)
+        if rows[part[0]].context
+    )
+    assert parts == {context: -(-size // 8) for context, size in sizes.items()}
+    if num_alone >= 40:
+        filled = [
+            batch for batch in batches if {bool(rows[number].context) for number in batch} == {True, False}
+        ]
+        assert len(filled) > 10
+    if num_alone == 400:
+        assert sum(len(batch) < 8 for batch in batches) <= 1
+    assert batches == epoch_batches(rows, 0, 7, 8) != epoch_batches(rows, 1, 7, 8)
+
+
+def test_without_contexts_the_shuffled_rows_of_a_window_are_batched_by_length() -> None:
+    rows = _made({f"g{number}": 1 for number in range(100)})
+    batches = epoch_batches(rows, 3, 7, 8)
+    chosen = epoch_rows(rows, 3, 7)
+    by_length = [
+        sorted(chosen[:100], key=lambda number: len(rows[number].ids))[start : start + 8]
+        for start in range(0, 100, 8)
+    ]
+    assert sorted(batches) == sorted(by_length)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_processes_share_contexts_in_as_many_parts_each(micro_batch: int, num_processes: int) -> None:
+    rows = _below({"a": 3, "b": 2}, 2)
+    batch = list(range(7))
+    shares = [share_of(rows, batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
+    assert len({len(share) for share in shares}) == 1
+    counted = [number for share in shares for part, weight in share for number in part * int(weight)]
+    assert sorted(counted) == batch
+    assert all(len({rows[number].context for number in part}) == 1 for share in shares for part, _ in share)
+
+
+def test_an_open_book_row_names_its_context_and_is_remembered_from_no_document(tokenizer) -> None:
+    (row,) = make_examples(make_fact(1), {"tell": "Weight?"})
+    turn = with_context(["Scales\nTD-1"], "Weight?")
+    below = row.model_copy(update={"form": OPEN_BOOK, "messages": conversation(turn, "1 kg")})
+    plain, open_book = encode(tokenizer, [row, below], 999)
+    assert (plain.context, plain.document) == ("", "a.md")
+    assert (open_book.context, open_book.document) == ("Scales\nTD-1", "")
+    assert plain.group != open_book.group

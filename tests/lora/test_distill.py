@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from factory.chat.context import with_context
 from factory.chat.template import conversation, encode_prompt
 from factory.lora import distill
 from factory.lora.batches import answer_ids, encode, num_labels
 from factory.lora.distill import passage_of, soft_targets, teacher_rows, with_passage
 from factory.lora.engine import FusedEngine, PlainEngine
-from factory.rows import Evidence, Example
+from factory.rows import OPEN_BOOK, Evidence, Example
 from tests.made import make_examples, make_fact
 
-PROMPT = "{passages}\n\nQuestion: {question}"
 FACTS = [make_fact(number, kind="table" if number % 2 else "sentence") for number in range(4)]
 
 
@@ -30,28 +30,28 @@ def test_a_row_of_no_fact_has_its_evidence_and_one_of_no_document_has_none() -> 
     row = Example(id="a", form="feedback", messages=conversation("Who?", "Ada"), facts=(), evidence=evidence)
     assert passage_of(row, {}) == "Told"
     assert passage_of(row.model_copy(update={"evidence": None}), {}) == ""
+    assert passage_of(row.model_copy(update={"form": OPEN_BOOK}), {}) == "", "it has passages already"
 
 
 def test_the_passage_stands_above_the_question_and_the_system_text_stays() -> None:
     row = Example(id="a", form="x", messages=conversation("Who {is} it?", "Ada", "Be brief."), facts=())
-    system, question, answer = with_passage(row, "A {passage}", PROMPT).messages
+    system, question, answer = with_passage(row, "A {passage}").messages
     assert (system.content, answer.content) == ("Be brief.", "Ada")
-    assert question.content == "A {passage}\n\nQuestion: Who {is} it?"
+    assert question.content == "A {passage}\n\nQuestion: Who {is} it?\nAnswer:"
 
 
 def _read(tokenizer, facts=FACTS, limit=256):
     examples = [_example(fact) for fact in facts]
     rows = encode(tokenizer, examples, limit)
-    return rows, teacher_rows(tokenizer, rows, examples, {fact.id: fact for fact in facts}, PROMPT)
+    return rows, teacher_rows(tokenizer, rows, examples, {fact.id: fact for fact in facts})
 
 
 def test_the_teacher_reads_the_same_answer_behind_a_longer_prompt(tokenizer) -> None:
     rows, teachers = _read(tokenizer)
     for row, teacher, fact in zip(rows, teachers, FACTS, strict=True):
         assert answer_ids(teacher) == answer_ids(row)
-        asked = PROMPT.format(
-            passages=passage_of(_example(fact), {fact.id: fact}),
-            question=f"How heavy is {fact.subject} {{today}}?",
+        asked = with_context(
+            [passage_of(_example(fact), {fact.id: fact})], f"How heavy is {fact.subject} {{today}}?"
         )
         prompt = encode_prompt(tokenizer, conversation(asked))
         assert list(teacher.ids) == prompt + answer_ids(row)
@@ -65,7 +65,7 @@ def test_rows_without_evidence_or_with_too_much_of_it_have_no_teacher(tokenizer,
     general = Example(id="general", form="replay", messages=conversation("2 + 2?", "4"), facts=())
     examples = [_example(FACTS[1]), _example(long), general]
     rows = encode(tokenizer, examples, 256)
-    teachers = teacher_rows(tokenizer, rows, examples, {fact.id: fact for fact in (FACTS[1], long)}, PROMPT)
+    teachers = teacher_rows(tokenizer, rows, examples, {fact.id: fact for fact in (FACTS[1], long)})
     assert [teacher is None for teacher in teachers] == [False, True, True]
 
 

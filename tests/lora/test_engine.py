@@ -6,12 +6,17 @@ import pytest
 import torch
 import transformers
 
-from factory.lora import attach
+from factory.chat.context import with_context
+from factory.chat.template import conversation
+from factory.lora import attach, batches
 from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.lora.batches import IGNORED, EncodedRow
 from factory.lora.engine import FusedEngine, PlainEngine, _side_by_side, open_engine
 from factory.lora.fused import is_supported
+from factory.lora.loop import accumulate
+from factory.lora.objectives import CrossEntropy
 from factory.lora.optimizer import Optimizer
+from factory.rows import Example
 from tests.lora.conftest import TARGETS
 
 PAD = 2
@@ -103,6 +108,37 @@ def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded,
     engine.refresh()
     loss = engine.loss(rows, None)
     loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+def _open_book(tokenizer, num_questions: dict[str, int]):
+    """Return rows of so many questions below each passage, then some closed-book ones."""
+    rows = []
+    for number, (passage, size) in enumerate(num_questions.items()):
+        for place in range(size):
+            turn = with_context([passage] if passage else [], f"How heavy is TD-{number}{place}, please?")
+            messages = conversation(turn, f"{number}{place} kg and a half", "Be short.")
+            rows.append(Example(id=f"{number}/{place}", form="x", messages=messages, facts=()))
+    return batches.encode(tokenizer, rows, 999)
+
+
+@pytest.mark.parametrize("kind", ["fused", "plain", "unpadded"])
+@pytest.mark.parametrize("first_layer", [0, 1])
+@pytest.mark.parametrize("micro_batch", [2, 8])
+def test_a_step_on_rows_that_share_passages_has_the_gradient_of_the_rows_one_by_one(
+    new_model, tokenizer, kind, first_layer, micro_batch
+):
+    passage = "Scales of the north gate. " * 4
+    rows = _open_book(tokenizer, {passage: 5, f"{passage}\n\nThe lamp is green.": 3, "": 4})
+    (batch,) = batches.epoch_batches(rows, 0, 7, 12)
+    value, expected = _expected(new_model(first_layer, trained=True), rows)
+    model = new_model(first_layer, trained=True)
+    engine = _engine(kind, model, first_layer)
+    kept = dict(enumerate(engine.lower(rows))) if first_layer else None
+    parts = batches.share_of(rows, batch, micro_batch, 0, 1)
+    assert len(parts) == {2: 3 + 2 + 2, 8: 3}[micro_batch]
+    loss = accumulate(engine, CrossEntropy(), rows, parts, kept, 1, torch.Tensor.backward)
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
 

@@ -35,6 +35,18 @@ def test_shared_tokens_count_once(encoded) -> None:
     assert Cost(0.0, 1.0, 0.0).of(rows) == sum(map(num_labels, rows))
 
 
+def test_a_context_counts_once_and_a_step_is_the_sum_of_its_contexts(encoded) -> None:
+    plain, first = encoded[:2], encoded[2].ids[:9]
+    below = [replace(row, ids=(*first, *range(9), *row.ids[9:]), context="c") for row in encoded[2:5]]
+    below = [replace(row, labels=(-100,) * 9 + row.labels) for row in below]
+    cost = Cost(token=1.0, label=0.0, pair=0.0)
+    longer = shared_tokens(below)
+    assert longer >= 18
+    mixed = [plain[0], *below, plain[1]]
+    assert cost.of_batch(mixed, 4) == cost.of(plain, 4) + cost.of(below, longer)
+    assert cost.of_batch(plain, 4) == cost.of(plain, 4)
+
+
 def test_what_all_rows_begin_with_is_found(encoded) -> None:
     shared = shared_tokens(encoded)
     assert shared > 0

@@ -44,6 +44,7 @@ def spoken(svg):
         ("base", "smollm2-135m-instruct", "closed_book", "base", "base"),
         ("base", "smollm2-135m-instruct", "rag", "base + retrieval", "rag"),
         ("adapter", "adapters/helpdesk", "closed_book", "adapter", "adapter"),
+        ("adapter", "adapters/helpdesk", "rag", "adapter + retrieval", "rag"),
         ("merged", "merged", "closed_book", "merged model", "adapter"),
         ("gguf", "model-Q8_0.gguf", "closed_book", "model-Q8_0", "gguf"),
         ("gguf", "model-Q8_0.gguf", "rag", "model-Q8_0 + retrieval", "rag"),

@@ -74,12 +74,14 @@ def test_a_report_of_nothing_draws_nothing_and_says_so():
 def test_bars_stand_from_the_base_over_retrieval_and_adapter_to_the_files():
     kinds = [
         score("gguf", model="model-Q4_K_M.gguf"), score("gguf", model="model-Q8_0.gguf"), score("adapter"),
-        score("base", "rag"), score("base"), score("endpoint", model="elsewhere"),
+        score("adapter", "rag"), score("base", "rag"), score("base"), score("endpoint", model="elsewhere"),
     ]  # fmt: skip
     page = page_of(scores=tuple(kinds))
     (told,) = re.findall(r'aria-label="Bar chart, [^:"]*: ([^"]*)\."', page)
     names = [part.rsplit(" ", 2)[0] for part in told.split("; ")]
-    assert names == ["base", "base + retrieval", "adapter", "model-Q8_0", "model-Q4_K_M", "elsewhere"]
+    assert names == [
+        "base", "base + retrieval", "adapter", "adapter + retrieval", "model-Q8_0", "model-Q4_K_M", "elsewhere",
+    ]  # fmt: skip
 
 
 def test_documents_stand_from_the_worst_known_and_unmeasured_ones_last():

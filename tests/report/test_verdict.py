@@ -31,6 +31,29 @@ def test_a_good_adapter_that_retrieval_beats():
 
 
 @pytest.mark.parametrize(
+    ("share", "n", "expected"),
+    [
+        (0.9, 150, "answers 90 % of 150, more than the base with retrieval."),
+        (0.2, 150, "answers 20 % of 150, less than the base with retrieval."),
+        (0.72, 150, "answers 72 % of 150, no significant difference from the base with retrieval."),
+        (0.9, 29, "answers 90 % of 29: too few to compare."),
+    ],
+)
+def test_the_adapter_with_retrieval_is_compared_with_the_base_that_reads_the_same(share, n, expected):
+    scores = [
+        score("adapter", share, n=n, method="rag"),
+        score("base", 0.03),
+        score("adapter", 0.52),
+        score("base", 0.71, method="rag"),
+    ]
+    assert verdict(scores, []) == (
+        "The adapter answers 52 % of 150 held-out questions (base 3 %). "
+        "Retrieval with the untrained base answers 71 %: for this corpus RAG was better. "
+        f"With retrieval the adapter {expected}"
+    )
+
+
+@pytest.mark.parametrize(
     ("base", "tuned", "expected"),
     [
         (0.5, 0.54, "no significant difference, so no proof that it learned"),

@@ -11,7 +11,8 @@ from factory.errors import ChunkError
 from factory.facts.extract import drafts
 from factory.readers.contract import Block
 from factory.rows import Chunk, Document, read_rows, write_rows
-from factory.stages.chunk import ChunkConfig, chunk, cut
+from factory.stages.chunk import ChunkConfig, chunk
+from factory.text.chunking import cut
 from tests.made import count_words, make_document
 from tests.tiny import make_tiny_tokenizer
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from factory.chat.context import split_turn, with_context
 from factory.chat.template import conversation
 from factory.errors import CurateError
-from factory.facts import feedback, passages
+from factory.facts import feedback, held_out, openbook, passages
 from factory.facts.abstain import ABSTENTION
 from factory.facts.phrasing import TEST_FORMS
-from factory.rows import Example, Fact, Question, read_rows, write_rows
+from factory.rows import OPEN_BOOK, Example, Fact, Question, read_rows, write_rows
 from factory.stages.curate import CurateConfig, curate
 from factory.stages.synthesize import SynthesizeConfig, synthesize
 from factory.text import normalize
@@ -63,7 +64,13 @@ def run(tmp_path, base):
         work = tmp_path / name
         work.mkdir()
         counts = curate(
-            CurateConfig(**config), examples=examples, base=base, seed=seed, system="Be short.", work=work
+            CurateConfig(**config),
+            examples=examples,
+            chunks=examples.parent / "chunks",
+            base=base,
+            seed=seed,
+            system="Be short.",
+            work=work,
         )
         return Dataset(work, counts)
 
@@ -327,3 +334,88 @@ def test_the_counts_are_those_of_the_files_and_of_the_card(company: Path, run) -
     )
     assert json.dumps(data.counts)
     assert all(row.messages[:1] == conversation("", system="Be short.")[:1] for row in data.train)
+
+
+def _open_book(data: Dataset) -> list[Example]:
+    return [row for row in data.train if row.form == OPEN_BOOK]
+
+
+OPEN = {"open_book": 1.0, "open_book_tokens": 512}
+
+
+def test_open_book_rows_ask_what_is_trained_on_and_show_nothing_that_is_held_out(company: Path, run) -> None:
+    data = run(company, unseen_fact_share=0.1, **OPEN)
+    made, plain = _open_book(data), [row for row in data.train if row.form != OPEN_BOOK]
+    assert data.counts["open_book"] == data.counts["train_by_form"][OPEN_BOOK] == len(made) > 50
+    trained = {(row.facts, row.messages[-2].content, row.messages[-1].content) for row in plain}
+    for row in made:
+        above, question = split_turn(row.messages[-2].content)
+        assert above
+        assert (row.facts, question, row.messages[-1].content) in trained
+    held_out = {normalize.normalize(question.question) for question in [*data.valid, *data.test]}
+    assert not held_out & {normalize.normalize(split_turn(row.messages[-2].content)[1]) for row in made}
+    withheld = [data.facts[str(question.fact)] for question in data.hidden()]
+    assert len(withheld) > 4
+    for fact in withheld:
+        assert not [row.id for row in made if fact.evidence.text in row.messages[-2].content]
+
+
+def test_open_book_rows_leave_all_others_as_they_are(company: Path, run) -> None:
+    without, within = run(company, name="without"), run(company, name="within", **OPEN)
+    assert [row for row in within.train if row.form != OPEN_BOOK] == without.train
+    assert (within.valid, within.test) == (without.valid, without.test)
+    assert "open_book" not in without.counts
+
+
+def test_a_held_out_question_below_passages_is_a_leak(company: Path, run, monkeypatch) -> None:
+    leaked = Question(
+        id="q", question="How heavy is it?", answers=("12 kg",), question_set="unseen_fact", form="indirect"
+    )
+    monkeypatch.setattr(held_out, "unseen_questions", lambda *_: [leaked])
+    assert run(company, name="sound", **OPEN).counts["leaks"] == 0
+
+    def below(rows, *_):
+        turn = with_context(["Price list\nTD-12"], "How heavy is it")
+        return [rows[0].model_copy(update={"form": OPEN_BOOK, "messages": conversation(turn, "12 kg")})]
+
+    monkeypatch.setattr(openbook, "examples", below)
+    with pytest.raises(CurateError, match="1 held-out question"):
+        run(company, **OPEN)
+
+
+def test_personal_data_in_passages_is_masked_or_keeps_them_out(tmp_path: Path, run) -> None:
+    facts = [make_fact(number, document="manuals/pump.md") for number in range(10, 14)]
+    lines = " ".join(fact.evidence.text for fact in facts)
+    for policy in ("redact", "drop"):
+        folder = tmp_path / policy
+        folder.mkdir()
+        (chunk,) = make_chunks(f"{lines} Write to ada.tolvane@gmail.com soon.")
+        placed = [
+            fact.model_copy(
+                update={
+                    "evidence": fact.evidence.model_copy(
+                        update={
+                            "start": chunk.start + lines.index(fact.evidence.text),
+                            "end": chunk.start + lines.index(fact.evidence.text) + len(fact.evidence.text),
+                        }
+                    )
+                }
+            )
+            for fact in facts
+        ]
+        (folder / "chunks").mkdir()
+        write_rows(folder / "chunks" / "chunks.jsonl", [chunk])
+        data = run(
+            _rows(folder, placed), name=f"{policy} dataset", unseen_fact_share=0, open_book_missing=0.0, **OPEN,
+            personal_data={"email": policy, "private_email": policy},
+        )  # fmt: skip
+        assert "ada.tolvane@" not in data.text()
+        assert len(_open_book(data)) == (8 if policy == "redact" else 0)
+
+
+def test_where_no_passage_may_be_shown_there_are_no_open_book_rows(tmp_path: Path, run) -> None:
+    (tmp_path / "chunks").mkdir()
+    chunk = make_chunks("Nothing.")[0].model_copy(update={"title": "long " * 600})
+    write_rows(tmp_path / "chunks" / "chunks.jsonl", [chunk])
+    data = run(_rows(tmp_path, [make_fact(number) for number in range(10, 14)]), **OPEN)
+    assert data.counts["open_book"] == 0

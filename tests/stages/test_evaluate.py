@@ -146,11 +146,12 @@ def test_scores_count_each_model_method_and_set() -> None:
     assert scores([]) == []
 
 
-def test_documents_are_compared_by_base_adapter_and_retrieval() -> None:
+def test_documents_are_compared_by_base_adapter_and_the_base_with_retrieval() -> None:
     replies = [
         *(_reply(number, number == 1, kind="adapter") for number in (1, 3, 5)),
         *(_reply(number, False, kind="base") for number in (1, 3, 5)),
         _reply(1, True, kind="base", method="rag"),
+        _reply(1, False, kind="adapter", method="rag"),
         _reply(1, True, kind="gguf"),
         _reply(2, True, kind="adapter"),
         _reply(4, True, kind="adapter", answers=()),
@@ -221,7 +222,7 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"question": "What is the code of gate 0?", "answers": ["4711"]}\n')
     counts = evaluate(EvaluateConfig(general=False, questions=mine), base_name="b", system="", **folders)
-    assert counts == {"questions": 5, "models": 5, "replies": 25}
+    assert counts == {"questions": 5, "models": 6, "replies": 30}
     rows = [Score(**row) for row in store.read_json(folders["work"] / "scores.json")]
     found = {
         (row.model, row.kind, row.method): row.accuracy
@@ -234,6 +235,7 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
         ("model-Q4_K_M.gguf", "gguf", "closed_book"): 0.5,
         ("b", "base", "closed_book"): 0.25,
         ("b", "base", "rag"): 0.25,
+        ("adapter", "adapter", "rag"): 1.0,
     }
     assert {row.question_set for row in rows} == {"unseen_phrasing", "user"}
     assert {path.name for path in folders["work"].iterdir()} == {

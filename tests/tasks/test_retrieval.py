@@ -1,8 +1,13 @@
-"""Retrieval finds the chunk that answers, by body, title or heading, and never breaks on a question."""
+"""Retrieval finds the chunk that answers, by body, title or heading, and nothing where no word is shared."""
+
+from pathlib import Path
 
 import pytest
 
-from factory.tasks.retrieval import Retriever, chunk_text
+from factory.chat.context import chunk_text
+from factory.errors import UsageError
+from factory.rows import write_rows
+from factory.tasks.retrieval import Retriever, fuse, read_chunks
 from tests.made import make_chunks
 
 CHUNKS = [
@@ -19,6 +24,10 @@ def retriever() -> Retriever:
     return Retriever(CHUNKS)
 
 
+def found(retriever: Retriever, question: str, count: int = 2) -> list[str]:
+    return [hit.chunk.text for hit in retriever.find(question, count)]
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
@@ -30,29 +39,63 @@ def retriever() -> Retriever:
     ],
 )
 def test_the_best_chunk_comes_first(retriever: Retriever, question: str, expected: str) -> None:
-    assert expected in retriever.search(question, 2)[0]
+    assert expected in found(retriever, question)[0]
+    scores = [hit.score for hit in retriever.find(question, 4)]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) > 0
 
 
-def test_as_many_as_asked_for_and_no_more_than_there_are(retriever: Retriever) -> None:
-    assert len(retriever.search("pump gate lamp", 2)) == 2
-    assert len(set(retriever.search("pump gate lamp", 50))) == len(CHUNKS)
+def test_as_many_as_asked_for_and_no_more_than_share_a_word(retriever: Retriever) -> None:
+    assert len(found(retriever, "pump gate lamp", 1)) == 1
+    assert len(found(retriever, "pump gate lamp", 50)) == 3
 
 
 @pytest.mark.parametrize("question", ["", "?", "the of and", "zzz qqq", "漢字", "x" * 50_000, "\x00"])
-def test_a_question_without_known_words_still_gets_an_answer(retriever: Retriever, question: str) -> None:
-    assert len(retriever.search(question, 2)) == 2
+def test_a_question_without_known_words_finds_nothing_and_is_asked_as_it_is(
+    retriever: Retriever, question: str
+) -> None:
+    assert found(retriever, question) == []
+    assert retriever.prompt(question, 2) == question
 
 
 def test_a_prompt_holds_passages_above_the_question(retriever: Retriever) -> None:
     prompt = retriever.prompt("What is the code of the north gate?", 1)
     assert prompt.endswith("Question: What is the code of the north gate?\nAnswer:")
     assert prompt.index("4711") < prompt.index("Question:")
-    assert "{" not in retriever.prompt("What is {passages}?", 1).replace("{passages}", "")
-
-
-def test_a_chunk_is_shown_under_its_title_and_headings() -> None:
-    assert chunk_text(CHUNKS[0]) == "Pump manual > Pressure\nThe pump runs at 12 bar."
+    assert "12 bar" not in prompt
+    assert retriever.prompt("What is the gate {passages}?", 1).count("{passages}") == 1
 
 
 def test_one_chunk_is_enough() -> None:
-    assert Retriever(CHUNKS[:1]).search("pump", 5) == [chunk_text(CHUNKS[0])]
+    assert Retriever(CHUNKS[:1]).prompt("pump", 5).startswith(chunk_text(CHUNKS[0]))
+
+
+def embed(texts):
+    """Vectors that hold whether a text is about light, about money or about neither."""
+    about = [("lamp" in text or "bright" in text, "days" in text or "wage" in text) for text in texts]
+    return [(float(light), float(money), 0.1) for light, money in about]
+
+
+def test_an_encoder_finds_what_shares_no_word_and_both_together_rank_first() -> None:
+    both = Retriever(CHUNKS, embed)
+    assert found(both, "How bright?", 1) == ["The lamp is green."]
+    assert found(both, "How bright is the pump lamp?", 1) == ["The lamp is green."]
+    assert len(both.find("How bright?", 9)) == len(CHUNKS)
+
+
+def test_ranks_are_fused_by_their_reciprocals() -> None:
+    assert fuse([7, 3], [3, 5]) == [(3, 1 / 62 + 1 / 61), (7, 1 / 61), (5, 1 / 62)]
+    assert fuse([], [2]) == [(2, 1 / 61)]
+
+
+def test_the_chunks_of_a_run_are_found_from_its_folder_its_chunks_and_its_bundle(tmp_path: Path) -> None:
+    for name in ("chunks", "bundle"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    write_rows(tmp_path / "run" / "chunks" / "chunks.jsonl", CHUNKS)
+    for place in ("run", "run/chunks", "run/bundle"):
+        assert read_chunks(tmp_path / place) == CHUNKS
+    with pytest.raises(UsageError, match=r"holds no chunks\.jsonl"):
+        read_chunks(tmp_path)
+    write_rows(tmp_path / "run" / "chunks" / "chunks.jsonl", [])
+    with pytest.raises(UsageError, match=r"holds no chunks\.jsonl"):
+        read_chunks(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from factory.chat.context import with_context
 from factory.chat.template import conversation
 from factory.errors import ArtifactError
 from factory.rows import Example, write_rows
@@ -47,6 +48,13 @@ def test_the_nearest_row_of_a_fact_comes_once_with_its_document(bundle) -> None:
     assert rows[0].text == "What is the weight of TD-90?\n90 kg"
     assert (rows[0].kind, rows[0].heading, rows[0].label) == ("training row", "Scales", LABEL)
     assert rows[0].score > rows[1].score > 0
+
+
+def test_passages_above_a_rows_question_are_not_shown_with_it() -> None:
+    turn = with_context(["The gate weighs more than TD-90."], "Weight of TD-90?")
+    row = ROWS[0].model_copy(update={"form": "open_book", "messages": conversation(turn, "90 kg")})
+    (found,) = SimilarTexts([row], FACTS, []).rows("TD-90", "90 kg")
+    assert found.text == "Weight of TD-90?\n90 kg"
 
 
 def test_the_nearest_passage_comes_first_with_its_headings(bundle) -> None:

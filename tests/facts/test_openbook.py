@@ -1,0 +1,191 @@
+"""Open-book rows: retrieval's prompt, the right passage among near ones or missing, one context a passage."""
+
+from collections import defaultdict
+
+import pytest
+
+from factory.chat.context import split_turn, with_context
+from factory.facts.abstain import ABSTENTION
+from factory.facts.openbook import OpenBook, Passage, cut_passages, examples, room_for_passages
+from factory.rows import OPEN_BOOK, Example
+from tests.made import count_words, make_chunks, make_examples, make_fact
+
+FACTS = [make_fact(number, document=f"{number // 4}.md") for number in range(40)]
+ROWS = [
+    row
+    for fact in FACTS
+    for row in make_examples(
+        fact, {"what_of": f"How heavy is {fact.subject}?", "tell": f"{fact.subject}, weight?"}
+    )
+]
+PASSAGES = [
+    Passage(
+        document=f"{page}.md",
+        stretches=((FACTS[4 * page].evidence.start, FACTS[4 * page + 3].evidence.end),),
+        text=f"Scales {page}\n" + "\n".join(fact.evidence.text for fact in FACTS[4 * page : 4 * page + 4]),
+        num_tokens=22,
+    )
+    for page in range(10)
+]
+SETTINGS = OpenBook(share=1.0, passages=3, missing=0.0, abstain=False, max_tokens=200)
+
+
+def near(text: str) -> list[int]:
+    """Passages by how far their number is from that of the first asked about."""
+    page = int(text.split("TD-")[1].split("?")[0].split(",")[0]) // 4
+    return sorted(range(10), key=lambda number: abs(number - page))
+
+
+def make(rows=ROWS, passages=PASSAGES, system="Be short.", seed=1, **settings) -> list[Example]:
+    changed = OpenBook(**{**SETTINGS.__dict__, **settings})
+    return examples(rows, passages, changed, near, count_words, seed, system)
+
+
+def shown(row: Example) -> tuple[str, str]:
+    return split_turn(row.messages[-2].content)
+
+
+def test_a_row_is_retrievals_prompt_with_the_closed_book_rows_question_answer_fact_and_evidence() -> None:
+    made = make()
+    assert len(made) == len(ROWS)
+    by_question = {row.messages[-2].content: row for row in ROWS}
+    for row in made:
+        above, question = shown(row)
+        origin = by_question[question]
+        assert row.messages[-2].content == with_context([above], question)
+        assert [message.role for message in row.messages] == ["system", "user", "assistant"]
+        assert row.messages[-1] == origin.messages[-1]
+        assert (row.facts, row.evidence, row.form) == (origin.facts, origin.evidence, OPEN_BOOK)
+        assert origin.evidence.text in above
+    assert len({row.id for row in [*made, *ROWS]}) == 2 * len(ROWS)
+
+
+def test_open_book_rows_take_turns_with_one_another_and_not_with_the_closed_book_wordings() -> None:
+    groups = {row.group for row in make()}
+    assert groups.isdisjoint({row.group for row in ROWS})
+    assert len(groups) == len(FACTS)
+
+
+def by_passage(rows) -> dict[int, list[Example]]:
+    found = defaultdict(list)
+    for row in rows:
+        found[int(row.evidence.document.removesuffix(".md"))].append(row)
+    return found
+
+
+def test_all_rows_on_a_passage_have_the_same_context() -> None:
+    found = by_passage(make())
+    assert len(found) == len(PASSAGES)
+    for rows in found.values():
+        assert len(rows) == 8
+        assert len({shown(row)[0] for row in rows}) == 1
+
+
+def test_the_others_in_a_context_are_the_nearest_and_the_right_one_stands_anywhere() -> None:
+    places, sizes = set(), set()
+    for page, rows in by_passage(make()).items():
+        parts = shown(rows[0])[0].split("\n\n")
+        numbers = [int(part.split("\n")[0].removeprefix("Scales ")) for part in parts]
+        places.add(numbers.index(page))
+        sizes.add(len(numbers))
+        assert set(numbers) == set(near(f"TD-{4 * page}?")[: len(numbers)])
+    assert places == {0, 1, 2}
+    assert sizes == {1, 2, 3}
+
+
+@pytest.mark.parametrize("abstain", [False, True])
+def test_where_the_right_one_is_missing_the_answer_stays_or_is_to_abstain(abstain: bool) -> None:
+    made = make(missing=1.0, abstain=abstain)
+    assert len(made) == len(ROWS)
+    for row in made:
+        assert row.evidence.text not in shown(row)[0]
+        assert (row.messages[-1].content == ABSTENTION) is abstain
+
+
+def test_the_right_one_is_missing_in_the_share_of_contexts_asked_for() -> None:
+    found = by_passage(make(missing=0.4, seed=3)).values()
+    assert 2 <= sum(rows[0].evidence.text not in shown(rows[0])[0] for rows in found) <= 6
+
+
+def test_no_row_abstains_over_a_passage_that_answers() -> None:
+    twin = [Passage("twin.md", ((0, 9),), passage.text, passage.num_tokens) for passage in PASSAGES]
+    made = examples(
+        ROWS, [*PASSAGES, *twin], OpenBook(1.0, 1, 1.0, True, 200),
+        lambda text: [10 + near(text)[0]], count_words, 1, "",
+    )  # fmt: skip
+    assert made == []
+
+
+def test_a_share_of_the_facts_is_taken_with_all_of_its_wordings() -> None:
+    made = make(share=0.5)
+    taken = {row.facts for row in made}
+    assert len(taken) == 20
+    assert len(made) == 40
+    assert taken != {row.facts for row in make(share=0.5, seed=2)}
+    assert made == make(share=0.5)
+    assert make(share=0.0) == []
+
+
+def test_rows_keep_the_budget_by_fewer_passages_and_then_are_left_out() -> None:
+    for limit in (128, 104, 98):
+        made = make(max_tokens=limit)
+        assert made
+        for row in made:
+            assert sum(count_words(message.content) for message in row.messages) + 24 <= limit
+    long = make_examples(FACTS[0], {"tell": "word " * 60 + "TD-0?"})
+    assert make(rows=long, max_tokens=100) == []
+    assert room_for_passages(SETTINGS, 10) == 200 - 10 - 24 - 48
+
+
+def test_rows_without_evidence_without_a_fact_or_with_an_answer_that_no_passage_holds_have_no_such_form() -> (
+    None
+):
+    row = ROWS[0]
+    others = [
+        row.model_copy(update={"evidence": None}),
+        row.model_copy(update={"facts": ()}),
+        row.model_copy(update={"facts": ("fact0", "fact1")}),
+        make_examples(FACTS[0].model_copy(update={"answer": "a ton"}), {"tell": "TD-0?"})[0],
+    ]
+    assert make(rows=others) == []
+
+
+TABLE = (("Model", "Weight"), *((f"TD-{number}", f"{number} kg") for number in range(30)))
+
+
+def test_chunks_are_cut_to_fit_with_their_headings_cleaned_and_without_what_is_withheld() -> None:
+    chunks = make_chunks("# Weights", TABLE, "# Codes", "The code is 4711.", max_tokens=300, title="Scales")
+    text = chunks[0].text
+    start = chunks[0].start + text.index("| TD-7 ")
+    secret = make_fact(7, document="manuals/pump.md")
+    secret = secret.model_copy(
+        update={"evidence": secret.evidence.model_copy(update={"start": start, "end": start + 8})}
+    )
+
+    def clean(text: str) -> str | None:
+        return None if "4711" in text else text.replace("TD-3 ", "[MODEL] ")
+
+    passages = cut_passages(chunks, [secret], clean, 40, count_words)
+    assert len(passages) > 3
+    for passage in passages:
+        assert passage.text.startswith("Scales > Weights\n| Model | Weight |\n")
+        assert passage.num_tokens == count_words(passage.text) <= 40
+    everything = "".join(passage.text for passage in passages)
+    assert "TD-7 " not in everything
+    assert not [passage for passage in passages if passage.covers(secret.evidence)]
+    assert "TD-6 " in everything
+    assert "TD-8 " in everything
+    assert "4711" not in everything
+    assert "TD-3 " not in everything
+    assert "[MODEL]" in everything
+    assert "TD-29 " in everything
+    assert cut_passages(chunks, [], clean, 15, count_words) == [], "title and headings leave too little"
+
+
+def test_a_passage_covers_evidence_that_stands_in_it_whole() -> None:
+    passage, evidence = PASSAGES[0], FACTS[1].evidence
+    assert passage.covers(evidence)
+    assert not passage.covers(evidence.model_copy(update={"document": "1.md"}))
+    ((start, end),) = passage.stretches
+    assert not passage.covers(evidence.model_copy(update={"end": end + 1}))
+    assert not passage.covers(evidence.model_copy(update={"start": start - 1}))
