@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,16 @@ from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
 from factory.facts.feedback import FORM as CORRECTED
-from factory.lora.config import TrainConfig, first_adapted_layer  # noqa: TID253  (it imports no torch)
+from factory.lora.config import TrainConfig  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
 from factory.rows import Example, Fact, Question, read_rows
 
 if TYPE_CHECKING:
     from factory.lora.batches import EncodedRow
-    from factory.lora.loop import Loop
+    from factory.lora.engine import Engine
+    from factory.lora.fit import Choice
+    from factory.lora.loop import LoopSettings
+    from factory.lora.memory import Load, Setup
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
 
@@ -73,6 +76,8 @@ def train(
     from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
     from factory.lora.curves import Curves
     from factory.lora.loop import Loop, LoopSettings
+    from factory.lora.memory import load_of
+    from factory.lora.setup import setup_of
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
@@ -87,9 +92,12 @@ def train(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
-    choice = distributed.from_main(_plan(config, base, encoded, device, dtype))  # all take as many parts
+    available = fit.available_bytes(device)
     model, begun = _open_model(config, base, base_name, encoded, device, dtype)
-    first_layer = adapter.first_trained_layer(model)
+    setup = setup_of(model, config, device, dtype)
+    choice = _plan(setup, load_of(encoded), config, available)
+    paired = _plan(setup, load_of(pairs.chosen, pairs.rejected), config, available) if pairs else choice
+    first_layer = setup.first_layer
     if not distributed.is_main():
         attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
@@ -110,13 +118,17 @@ def train(
         progress = loop.run(checks if distributed.num_processes() == 1 else None)
         if distributed.is_main():
             curves.finish(progress.history, progress.recall)
+    engine = loop.engine
+    del loop  # its optimizer, and what lies below the first layer
     counts = {"distilled_tokens": objective.num_spoken} if objective else {}
     if pairs:
-        counts |= _prefer(config, loop, pairs, work, measure)
+        counts |= _prefer(
+            config, model, engine, replace(settings, micro_batch=paired.micro_batch), pairs, work, measure
+        )
     model.eval()
     last = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
     last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
-    losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
+    losses = documents.document_losses(engine, last_rows, progress.micro_batch)
     if distributed.is_main():
         lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
         store.write_text(work / "document_loss.jsonl", lines)
@@ -128,7 +140,7 @@ def train(
         "steps": progress.step,
         "rows_seen": progress.step * config.batch_size,
         "first_layer": first_layer,
-        "trainable_parameters": sum(value.numel() for value in model.parameters() if value.requires_grad),
+        "trainable_parameters": setup.trained,
         "device": device,
         "precision": str(dtype).removeprefix("torch."),
         "final_loss": progress.history[-1]["loss"],
@@ -140,7 +152,7 @@ def train(
         "micro_batch": progress.micro_batch,
         "micro_batch_halved": progress.halvings,
         "preflight": progress.preflight,
-        "predicted_memory_bytes": round(choice.parts.total),
+        "predicted_memory_bytes": round(max(choice.parts.total, paired.parts.total)),
         **fit.device_peak(device),
         **counts,
         **(adapter.shape(model) if config.continue_from else {}),
@@ -200,7 +212,9 @@ def _distillation(
 
 def _prefer(
     config: TrainConfig,
-    trained: "Loop",
+    model: Any,
+    engine: "Engine",
+    settings: "LoopSettings",
     pairs: "Pairs",
     work: Path,
     measure: Callable[[], float],
@@ -211,28 +225,20 @@ def _prefer(
 
     objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
     changed = replace(
-        trained.settings,
+        settings,
         epochs=config.dpo_epochs,
         # A pair is a forward pass of its own; processes that share weights have to take as many.
-        micro_batch=1 if distributed.is_sharded() else trained.settings.micro_batch,
+        micro_batch=1 if distributed.is_sharded() else settings.micro_batch,
         learning_rate=DPO_RATE * config.learning_rate,
         recall_epochs=frozenset(),
     )
     folder = work / CHECKPOINTS / "preferences"
     with Progress("preferences", shown=distributed.is_main()) as bar:
         loop = Loop(
-            trained.model,
-            0,
-            pairs.chosen,
-            changed,
-            folder,
-            measure,
-            bar.training_step,
-            objective,
-            trained.engine,
+            model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective, engine
         )
         progress = loop.run()
-    loop.model.eval()
+    model.eval()
     gains = objective.gains(loop.engine)
     return {
         "preferences": len(pairs.chosen),
@@ -263,19 +269,10 @@ def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> No
         )
 
 
-def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> Any:
-    """Return how many rows to compute at once, and what that needs."""
-    from factory.lora import batches, fit, memory
-    from factory.lora.shape import read_shape
+def _plan(setup: "Setup", load: "Load", config: TrainConfig, available: int) -> "Choice":
+    """Return how many rows to compute at once, the same in all processes, and what that needs."""
+    from factory.lora import distributed, fit
 
-    shape = read_shape(base)
-    first_layer = first_adapted_layer(config, shape.layers)
-    lengths = [len(row.ids) for row in rows]
-    load = memory.Load(max(lengths), max(map(batches.num_labels, rows)), kept_tokens=sum(lengths))
-    setup, available = (
-        memory.setup_of(shape, config, first_layer, device, dtype),
-        fit.available_bytes(device),
-    )
     choice = fit.plan_training(setup, load, config.batch_size, available, config.micro_batch)
     if not choice.fits:
         logger.warning(
@@ -284,4 +281,5 @@ def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dty
             choice.parts.total / GIB,
             available / GIB,
         )
-    return choice
+    found: Choice = distributed.from_main(choice)
+    return found
