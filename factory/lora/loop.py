@@ -118,6 +118,18 @@ def accumulate(
     return total
 
 
+def new_optimizer(model: Any, settings: LoopSettings) -> Optimizer:
+    """Return the optimizer of what is trained, before its first step: moments come with that."""
+    return Optimizer(
+        parameter_groups(model, settings.lora_plus),
+        settings.optimizer,
+        weight_decay=settings.weight_decay,
+        max_gradient_norm=settings.max_gradient_norm,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+
+
 class Loop:
     """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
 
@@ -157,14 +169,7 @@ class Loop:
             compiled=settings.compiled,
         )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._optimizer = Optimizer(
-            parameter_groups(model, settings.lora_plus),
-            settings.optimizer,
-            weight_decay=settings.weight_decay,
-            max_gradient_norm=settings.max_gradient_norm,
-            dtype=settings.dtype,
-            device=settings.device,
-        )
+        self._optimizer = new_optimizer(model, settings)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 

@@ -4,7 +4,7 @@ Knows model, engine and rows; not what a result should be.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from factory.lora import checkpoint
 from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
 from factory.lora.engine import Engine
-from factory.lora.loop import LoopSettings, accumulate
+from factory.lora.loop import LoopSettings, accumulate, new_optimizer
 from factory.lora.objectives import CrossEntropy
+from factory.lora.optimizer import Optimizer
 from factory.lora.step import autocast
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
@@ -38,26 +39,31 @@ class Trial:
         """What is trained."""
         return [value for value in self.model.parameters() if value.requires_grad]
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return a fresh optimizer; the run's own is left alone."""
-        rate = max(RATE, self.settings.learning_rate)
-        return torch.optim.AdamW(self.parameters, lr=rate, fused=True)
+    @property
+    def rate(self) -> float:
+        """The learning rate of a trial's steps."""
+        return max(RATE / (self.settings.lora_plus or 1.0), self.settings.learning_rate)
 
-    def step(self, optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow]) -> float:
+    def optimizer(self) -> Optimizer:
+        """Return a fresh optimizer of the run's kind; the run's own is left alone, and has no moments yet."""
+        return new_optimizer(self.model, self.settings)
+
+    def step(self, optimizer: Optimizer, rows: Sequence[EncodedRow]) -> float:
         """Take one step on some rows and return their loss before it, in nats a token."""
-        loss = self.accumulate(rows, len(rows))
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        loss = self.accumulate(rows, len(rows), optimizer.backward)
+        optimizer.step(self.rate)
         return loss
 
-    def accumulate(self, rows: Sequence[EncodedRow], micro_batch: int) -> float:
+    def accumulate(
+        self,
+        rows: Sequence[EncodedRow],
+        micro_batch: int,
+        backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
+    ) -> float:
         """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
         parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
         labels = sum(map(num_labels, rows))
-        return float(
-            accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, torch.Tensor.backward)
-        )
+        return float(accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, backward))
 
     def take_gradient(self) -> torch.Tensor:
         """Return all gradients as one vector, zeros where there is none, and clear them."""

@@ -15,6 +15,7 @@ from factory.lora.batches import IGNORED
 from factory.lora.checkpoint import trained_state
 from factory.lora.engine import FusedEngine, PlainEngine
 from factory.lora.loop import Loop
+from factory.lora.optimizer import Optimizer
 from factory.lora.trial import HEAD, TAIL, Trial, short_rows
 from tests.lora.test_loop import SETTINGS
 
@@ -157,6 +158,48 @@ def test_an_adapter_that_the_model_does_not_apply_is_noticed(run, new_model) -> 
             value.requires_grad_("lora_" in name)
         with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
             run(model, engine)
+
+
+def test_an_optimizer_whose_steps_never_count_is_noticed(run, new_model, monkeypatch) -> None:
+    monkeypatch.setattr(Optimizer, "step", lambda self, rate: self.clear())
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(new_model())
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({"lora_plus": 16.0}, "AdamW"), ({"optimizer": "paged_adamw_8bit"}, "PagedAdamW8bit")],
+)
+def test_the_runs_own_kind_of_optimizer_is_tried(run, new_model, monkeypatch, changes, kind) -> None:
+    if "optimizer" in changes:
+        pytest.importorskip("bitsandbytes")
+    tried, step = [], Optimizer.step
+
+    def spy(self, rate):
+        step(self, rate)
+        rates = [group["lr"] / rate for group in self._adamw.param_groups]
+        tried.append((type(self._adamw).__name__, rates))
+
+    monkeypatch.setattr(Optimizer, "step", spy)
+    found = run(new_model(), **changes)
+    assert {name for name, _ in tried} == {kind}
+    assert all(rates == ([1.0, 16.0] if "lora_plus" in changes else [1.0]) for _, rates in tried)
+    assert found["resume"]["difference"] == 0
+
+
+def test_a_scaled_loss_is_tried_and_a_first_step_that_overflows_is_no_fault(
+    run, new_model, monkeypatch
+) -> None:
+    backward, losses = Optimizer.backward, []
+
+    def overflow(self, loss):
+        losses.append(self._scaler.scale(loss).item() / loss.item())
+        backward(self, loss * (1e36 if len(losses) == 1 else 1.0))
+
+    monkeypatch.setattr(Optimizer, "backward", overflow)
+    run(new_model(), lambda model, settings: FusedEngine(model, 0, torch.float32), dtype=torch.float16)
+    assert losses[:2] == pytest.approx([65536, 32768])
 
 
 def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -> None:
