@@ -27,12 +27,16 @@ RATE = 2e-3  # high enough to show an effect within a few steps, low enough not 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: the run's own model, engine and settings on a few of its rows, cut to be short."""
+    """What is tried: the run's own model, engine and settings on a few of its rows, cut to be short.
+
+    With a `first_layer` the frozen layers are computed apart, as in the run.
+    """
 
     model: Any
     engine: Engine
     settings: LoopSettings
     rows: Sequence[EncodedRow]
+    first_layer: int = 0
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -62,8 +66,9 @@ class Trial:
     ) -> float:
         """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
         parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
-        labels = sum(map(num_labels, rows))
-        return float(accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, backward))
+        labels, below = sum(map(num_labels, rows)), self._below(rows)
+        kept = None if below is None else dict(enumerate(below))
+        return float(accumulate(self.engine, CrossEntropy(), rows, parts, kept, labels, backward))
 
     def take_gradient(self) -> torch.Tensor:
         """Return all gradients as one vector, zeros where there is none, and clear them."""
@@ -74,9 +79,10 @@ class Trial:
         return torch.cat([gradient.detach().float().flatten() for gradient in gradients])
 
     @torch.no_grad()
-    def loss(self) -> float:
-        """Return the engine's loss of the rows together, in nats a token."""
-        return float(self.engine.loss(self.rows, None)) / sum(map(num_labels, self.rows))
+    def loss(self, *, apart: bool = True) -> float:
+        """Return the engine's loss of the rows together, in nats a token, the frozen layers apart or not."""
+        below = self._below(self.rows) if apart else None
+        return float(self.engine.loss(self.rows, below)) / sum(map(num_labels, self.rows))
 
     @torch.no_grad()
     def plain_loss(self) -> float:
@@ -95,6 +101,9 @@ class Trial:
         logits_TV = self._forward(self.rows[-1])
         self.model.train()
         return logits_TV
+
+    def _below(self, rows: Sequence[EncodedRow]) -> Sequence[torch.Tensor] | None:
+        return self.engine.lower(rows) if self.first_layer else None
 
     def _forward(self, row: EncodedRow) -> torch.Tensor:
         device = self.settings.device

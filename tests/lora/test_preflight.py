@@ -70,7 +70,37 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
 
 def test_an_adapter_above_frozen_layers_with_dropout_passes_too(run, new_model) -> None:
     run(new_model(1, dropout=0.3), lambda model, settings: PlainEngine(model, 1, settings.dtype, "cpu", 2))
-    run(new_model(1), lambda model, settings: FusedEngine(model, 1, settings.dtype))
+    run(new_model(1), _fused_above)
+
+
+def _fused_above(model, settings):
+    return FusedEngine(model, 1, settings.dtype)
+
+
+def test_every_step_above_frozen_layers_takes_what_they_put_out_as_the_run_does(run, new_model) -> None:
+    seen = []
+
+    def spied(model, settings):
+        engine = _fused_above(model, settings)
+
+        def loss(rows, below):
+            seen.append(below is not None)
+            return engine.loss(rows, below)
+
+        return Changed(engine, loss=loss)
+
+    run(new_model(1), spied)
+    assert seen.count(False) == 1, "once without, to compare"
+    assert seen.count(True) > 20
+
+
+def test_frozen_layers_computed_apart_with_another_result_are_noticed(run, new_model) -> None:
+    def other(model, settings):
+        engine = _fused_above(model, settings)
+        return Changed(engine, lower=lambda rows: [1.5 * values for values in engine.lower(rows)])
+
+    with pytest.raises(TrainError, match="with what lies below layer 1 computed before"):
+        run(new_model(1), other)
 
 
 def test_nothing_has_changed_afterwards(run, new_model) -> None:
