@@ -27,10 +27,11 @@ OVERFIT_STEPS = 20
 EFFECT_STEPS = 8  # the first ones are left out where float16 gradients overflow
 LEARNED = 0.7  # of the first loss: what the lowest of the steps on one row must reach
 KNOWN = 0.1  # nats a token: a row that the model can say already shows nothing
-# Of the value that is compared: twice and more what the engines differ by on SmolLM2-135M.
+# Of the value that is compared. In bfloat16 gradients of a few short rows differ by up to 3 % from split to split.
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}
-GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 EIGHT_BIT_TOLERANCE = 0.1  # bitsandbytes computes the outlier columns of a batch apart, in more bits
+ENGINE_TOLERANCE = 3.0  # times as much, between ways to compute that round in other places
 NO_GRADIENT = "does not require grad"  # torch's words when no adapter is behind the loss
 SAME = 1e-6  # of a loss that is computed twice in the same way
 
@@ -57,7 +58,7 @@ def run(
         "effect": lambda: check_effect(trial),
         "overfit": lambda: check_overfit(trial),
         "packed": lambda: check_packed(trial),
-        "accumulation": lambda: check_accumulation(trial),
+        "gradient": lambda: check_gradient(trial),
         "resume": lambda: check_resume(trial, folder),
     }
     with unchanged(model, engine):
@@ -165,23 +166,33 @@ def check_packed(trial: Trial) -> dict[str, float]:
     return {"packed_loss": loss, "plain_loss": plain}
 
 
-def check_accumulation(trial: Trial) -> dict[str, float]:
-    """Check that the gradient of a batch is the sum of its parts' gradients."""
-    gradients = []
+def check_gradient(trial: Trial) -> dict[str, float]:
+    """Check that a batch's gradient is the sum of its parts', and in size and direction the model's own."""
     trial.model.eval()
+    gradients = []
     for micro_batch in (len(trial.rows), 1):
         trial.accumulate(trial.rows, micro_batch)
         gradients.append(trial.take_gradient())
+    whole, parts = gradients
+    by_split, by_engine = _difference(whole, parts), _difference(whole, trial.take_plain_gradient())
     trial.model.train()
-    difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm().clamp_min(1e-12))
     eight_bit = getattr(trial.model.get_base_model(), "is_loaded_in_8bit", False)
     allowed = EIGHT_BIT_TOLERANCE if eight_bit else GRADIENT_TOLERANCE[trial.settings.dtype]
-    if not difference <= allowed:
+    if not by_split <= allowed:
         raise TrainError(
-            f"The gradient of {len(trial.rows)} rows at once and one by one differ by {difference:.2%}, so that "
+            f"The gradient of {len(trial.rows)} rows at once and one by one differ by {by_split:.2%}, so that "
             "train.micro_batch would change what is learned: please report this with the base's name"
         )
-    return {"gradient_difference": difference}
+    if not by_engine <= ENGINE_TOLERANCE * allowed:
+        raise TrainError(
+            f"The gradient of {len(trial.rows)} rows differs by {by_engine:.2%} from what the model's own modules "
+            "give: another loss would be trained on; please report this with the base's name"
+        )
+    return {"split_difference": by_split, "engine_difference": by_engine}
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm().clamp_min(1e-12))
 
 
 def check_resume(trial: Trial, folder: Path) -> dict[str, float]:

@@ -87,12 +87,21 @@ class Trial:
     @torch.no_grad()
     def plain_loss(self) -> float:
         """Return the rows' loss as the model itself computes it, one row at a time, in nats a token."""
-        total = 0.0
+        return sum(map(float, self._plain_losses()))
+
+    def take_plain_gradient(self) -> torch.Tensor:
+        """Return that loss's gradient as one vector, as the model's own modules and autograd make it."""
+        for loss in self._plain_losses():
+            loss.backward()
+        return self.take_gradient()
+
+    def _plain_losses(self) -> Iterator[torch.Tensor]:
+        """Yield what each row adds to the mean loss of all rows' labels."""
+        labels = sum(map(num_labels, self.rows))
         for row in self.rows:
             logits_TV = self._forward(row)[:-1]
             targets_T = torch.tensor(row.labels[1:], device=logits_TV.device)
-            total += float(cross_entropy(logits_TV, targets_T, ignore_index=IGNORED, reduction="sum"))
-        return total / sum(map(num_labels, self.rows))
+            yield cross_entropy(logits_TV, targets_T, ignore_index=IGNORED, reduction="sum") / labels
 
     @torch.no_grad()
     def logits(self) -> torch.Tensor:

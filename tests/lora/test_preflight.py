@@ -58,11 +58,14 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
     with caplog.at_level(logging.INFO):
         found = run(new_model(), engine, dtype=dtype)
     assert list(found) == [
-        "labels", "same seed", "effect", "overfit", "packed", "accumulation", "resume",
+        "labels", "same seed", "effect", "overfit", "packed", "gradient", "resume",
     ]  # fmt: skip
     assert found["overfit"]["lowest_loss"] < 0.7 * found["overfit"]["first_loss"]
     assert found["packed"]["packed_loss"] == pytest.approx(found["packed"]["plain_loss"], rel=2e-2)
     assert found["effect"]["moved_logits"] > 0
+    tolerance = preflight.GRADIENT_TOLERANCE[dtype]
+    assert found["gradient"]["split_difference"] < 0.5 * tolerance
+    assert found["gradient"]["engine_difference"] < tolerance
     assert found["resume"]["difference"] == 0
     lines = [record.message for record in caplog.records if record.name == "factory.lora.preflight"]
     assert [line.split(":")[0] for line in lines] == [f"preflight {name}" for name in found]
@@ -244,6 +247,22 @@ def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -
 
     with pytest.raises(TrainError, match=r"train\.micro_batch would change what is learned"):
         run(new_model(), uneven)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_model, factor, dtype) -> None:
+    def scaled(model, settings):
+        engine = _fused(model, settings)
+
+        def loss(rows, below):
+            value = engine.loss(rows, below)
+            return value.detach() + factor * (value - value.detach())
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match="from what the model's own modules give"):
+        run(new_model(), scaled, dtype=dtype)
 
 
 def test_random_numbers_without_a_seed_are_noticed(run, new_model) -> None:
