@@ -183,6 +183,43 @@ def test_an_engine_that_forgets_the_adapter_is_noticed(run, new_model) -> None:
         run(new_model(), forgetful)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("target", ["q_proj", "v_proj", "down_proj"])
+def test_a_tiny_adapter_that_learns_what_it_can_passes(run, new_model, target, dtype) -> None:
+    found = run(new_model(rank=1, targets=(target,), layers=(1,)), _fused_above, dtype=dtype)["overfit"]
+    assert 0 < found["expected_gain"] < 0.3 * found["first_loss"]
+
+
+def test_a_frozen_adapter_and_one_behind_a_cut_graph_are_noticed(run, new_model) -> None:
+    frozen, cut = new_model(), new_model()
+    for value in frozen.parameters():
+        value.requires_grad_(False)
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(frozen, _plain)
+
+    def detached(model, settings):
+        engine = _plain(model)
+        zero = sum(value.sum() for value in model.parameters() if value.requires_grad) * 0.0
+        return Changed(engine, loss=lambda rows, below: engine.loss(rows, below).detach() + zero)
+
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(cut, detached)
+
+
+def test_steps_that_go_up_are_noticed(run, new_model) -> None:
+    def upward(model, settings):
+        engine = _fused(model)
+
+        def loss(rows, below):
+            value = engine.loss(rows, below)
+            return 2 * value.detach() - value
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match="the adapter does not learn"):
+        run(new_model(), upward)
+
+
 def test_an_adapter_that_the_model_does_not_apply_is_noticed(run, new_model) -> None:
     for engine in (_fused, _plain):
         model = new_model()
