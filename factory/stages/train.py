@@ -93,7 +93,7 @@ def train(
         )
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
     available = fit.available_bytes(device)
-    model, begun = _open_model(config, base, base_name, encoded, device, dtype)
+    model, begun = open_model(config, base, base_name, encoded, device, dtype)
     setup = setup_of(model, config, device, dtype)
     choice = _plan(setup, load_of(encoded), config, available)
     paired = _plan(setup, load_of(pairs.chosen, pairs.rejected), config, available) if pairs else choice
@@ -159,7 +159,7 @@ def train(
     }
 
 
-def _open_model(
+def open_model(
     config: TrainConfig, base: Path, base_name: str, rows: list["EncodedRow"], device: str, dtype: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return the base with the adapter to train on it, and what that adapter stood for when it began."""
