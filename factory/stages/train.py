@@ -20,6 +20,7 @@ from factory.rows import Example, Fact, Question, read_rows
 
 if TYPE_CHECKING:
     from factory.lora.batches import EncodedRow
+    from factory.lora.checkpoint import Progress as Steps
     from factory.lora.engine import Engine
     from factory.lora.fit import Choice
     from factory.lora.loop import LoopSettings
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from factory.lora.preferences import Pairs
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 3
+CODE_VERSION = 4
 CHECKPOINTS = "checkpoints"
+PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -74,7 +76,7 @@ def train(
             loss is not finite, or not even one row fits into memory.
     """
     from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
-    from factory.lora.curves import Curves
+    from factory.lora.curves import Curves, following
     from factory.lora.loop import Loop, LoopSettings
     from factory.lora.memory import load_of
     from factory.lora.setup import setup_of
@@ -107,24 +109,31 @@ def train(
         _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
     )
     folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
-    with Progress("train", shown=distributed.is_main()) as bar, Curves(work) as curves:
+    with Curves(work) as curves:
+        with Progress("train", shown=distributed.is_main()) as bar:
 
-        def report(row: dict[str, float]) -> None:
-            curves.add(row)
-            bar.training_step(row)
+            def report(row: dict[str, float]) -> None:
+                curves.add(row)
+                bar.training_step(row)
 
-        loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
-        checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
-        progress = loop.run(checks if distributed.num_processes() == 1 else None)
+            loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
+            checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
+            progress = loop.run(checks if distributed.num_processes() == 1 else None)
+        engine = loop.engine
+        del loop  # its optimizer, and what lies below the first layer
+        counts = {"distilled_tokens": objective.num_spoken} if objective else {}
+        history, recalls = list(progress.history), list(progress.recall)
+        if pairs:
+            settings = replace(settings, micro_batch=paired.micro_batch)
+            follow = partial(following, last=progress.history[-1], stage=PREFERENCES)
+            told, preferred = _prefer(
+                config, model, engine, settings, pairs, folder, measure, lambda row: curves.add(follow(row))
+            )
+            counts |= told
+            history += map(follow, preferred.history)
+            recalls += map(follow, preferred.recall)
         if distributed.is_main():
-            curves.finish(progress.history, progress.recall)
-    engine = loop.engine
-    del loop  # its optimizer, and what lies below the first layer
-    counts = {"distilled_tokens": objective.num_spoken} if objective else {}
-    if pairs:
-        counts |= _prefer(
-            config, model, engine, replace(settings, micro_batch=paired.micro_batch), pairs, work, measure
-        )
+            curves.finish(history, recalls)
     model.eval()
     last = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
     last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
@@ -216,10 +225,11 @@ def _prefer(
     engine: "Engine",
     settings: "LoopSettings",
     pairs: "Pairs",
-    work: Path,
+    checkpoints: Path,
     measure: Callable[[], float],
-) -> dict[str, Any]:
-    """Train a trained model on pairs of answers and return counts."""
+    report: Callable[[dict[str, float]], None],
+) -> tuple[dict[str, Any], "Steps"]:
+    """Train a trained model on pairs of answers and return counts and what the steps were."""
     from factory.lora import distributed, objectives
     from factory.lora.loop import Loop
 
@@ -232,15 +242,18 @@ def _prefer(
         learning_rate=DPO_RATE * config.learning_rate,
         recall_epochs=frozenset(),
     )
-    folder = work / CHECKPOINTS / "preferences"
-    with Progress("preferences", shown=distributed.is_main()) as bar:
-        loop = Loop(
-            model, 0, pairs.chosen, changed, folder, measure, bar.training_step, objective, engine
-        )
+    with Progress(PREFERENCES, shown=distributed.is_main()) as bar:
+
+        def report_both(row: dict[str, float]) -> None:
+            report(row)
+            bar.training_step(row)
+
+        folder = checkpoints / PREFERENCES
+        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, report_both, objective, engine)
         progress = loop.run()
     model.eval()
     gains = objective.gains(loop.engine)
-    return {
+    counts = {
         "preferences": len(pairs.chosen),
         "preferences_left_out": pairs.num_left_out,
         "preferences_learned": sum(gain > 0 for gain in gains),
@@ -248,6 +261,7 @@ def _prefer(
         "preferences_loss": progress.history[-1]["loss"],
         "preferences_recall": progress.best_recall,
     }
+    return counts, progress
 
 
 def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> None:
