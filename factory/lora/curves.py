@@ -28,7 +28,9 @@ Row = dict[str, Any]
 
 def following(row: Row, last: Row, stage: str) -> Row:
     """Return a row of a later stage, counted on from the last one before that stage."""
-    return row | {name: row[name] + last[name] for name in ("step", "seconds") if name in row} | {"stage": stage}
+    return (
+        row | {name: row[name] + last[name] for name in ("step", "seconds") if name in row} | {"stage": stage}
+    )
 
 
 class Curves:

@@ -205,7 +205,9 @@ def kept_bytes(setup: Setup, row_tokens: int) -> float:
     kept = setup.layers * _layer_bytes(setup, row_tokens) + size * adapters + masks
     if not setup.checkpointing:
         return kept
-    return setup.layers * size * setup.shape.width + kept / setup.layers  # what enters each, and one computed again
+    return (
+        setup.layers * size * setup.shape.width + kept / setup.layers
+    )  # what enters each, and one computed again
 
 
 def _layer_bytes(setup: Setup, row_tokens: int) -> float:

@@ -90,7 +90,9 @@ def test_loftq_saved_at_once_is_the_plain_base(base, begin_in_four_bits, tmp_pat
 def test_a_rank_that_a_matrix_does_not_have_is_refused(begin, begin_in_four_bits, init: str) -> None:
     make = begin_in_four_bits if init == "loftq" else begin
     make(init=init, rank=32)
-    with pytest.raises(TrainError, match=rf"{init}.*'model\.layers\.0\.self_attn\.k_proj'.*no more than 32 .* 33"):
+    with pytest.raises(
+        TrainError, match=rf"{init}.*'model\.layers\.0\.self_attn\.k_proj'.*no more than 32 .* 33"
+    ):
         make(init=init, rank=33)
 
 

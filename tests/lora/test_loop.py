@@ -269,7 +269,9 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_what_to_do(make_loop) -
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(make_loop, error: Exception) -> None:
+def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(
+    make_loop, error: Exception
+) -> None:
     def fail(*_: Any) -> Any:
         raise error
 
@@ -279,7 +281,9 @@ def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(make
         make_loop(recall=fail).run()
     loop = make_loop(1, name="lower")
     loop._engine.lower = fail
-    with pytest.raises(TrainError, match=r"Memory ran out below train\.first_layer, with 32 rows at once: close"):
+    with pytest.raises(
+        TrainError, match=r"Memory ran out below train\.first_layer, with 32 rows at once: close"
+    ):
         loop.run()
 
 

@@ -76,7 +76,9 @@ def measure_kept(
     model = transformers.AutoModelForCausalLM.from_config(base(**SIZES | sizes), dtype=dtype)
     model = new_adapter(model, settings_of(config, SIZES["num_hidden_layers"]))
     setup = setup_of(model, config, "cpu", dtype)
-    running = engine.open_engine(model, setup.first_layer, dtype, "cpu", 2, checkpointing=config.checkpointing)
+    running = engine.open_engine(
+        model, setup.first_layer, dtype, "cpu", 2, checkpointing=config.checkpointing
+    )
     assert isinstance(running, engine.FusedEngine) == setup.fused
     kept = []
     for number in (2, 4):  # rows of two lengths, as most are: then they are padded
@@ -122,7 +124,9 @@ def test_of_layers_computed_twice_one_hidden_state_each_is_kept_and_one_layers_a
     last_norm = 4 * setup.shape.width
     assert found - last_norm == pytest.approx(4 * dtype.itemsize * setup.shape.width, rel=0.06)
     assert memory.kept_bytes(setup, 48) == 4 * dtype.itemsize * setup.shape.width + whole / 4
-    step, twice = (memory.train_step(one, Load(48, 8), 8) for one in (replace(setup, checkpointing=False), setup))
+    step, twice = (
+        memory.train_step(one, Load(48, 8), 8) for one in (replace(setup, checkpointing=False), setup)
+    )
     assert twice.activations < 0.7 * step.activations
     assert replace(twice, activations=0, reserve=0) == replace(step, activations=0, reserve=0)
 
@@ -289,9 +293,7 @@ def test_a_step_takes_what_is_predicted(shape, step, load, rows):
     ("shape", "tokens"), [(DEEP, 512), (WIDE_VOCABULARY, 100)], ids=["long prompts", "short prompts"]
 )
 def test_answers_take_what_is_predicted(shape, tokens):
-    took = measured(
-        shape, {"rank": 8}, Load(8, 2), 1, answers=(memory.prompts_at_once(tokens), tokens)
-    )
+    took = measured(shape, {"rank": 8}, Load(8, 2), 1, answers=(memory.prompts_at_once(tokens), tokens))
     assert predicted(memory.answer_step(lora(shape, 8), tokens, 8)) == pytest.approx(took, rel=0.25)
 
 
@@ -312,7 +314,9 @@ def test_a_larger_rank_needs_more_and_layers_computed_twice_no_more(shape, other
     one, other = (memory.train_step(lora(shape, rank + more, **others), load, 4).total for more in (0, 1))
     assert other > one
     kept, twice = (
-        memory.kept_bytes(replace(lora(shape, rank, **others), fused=False, checkpointing=checkpointing), load.tokens)
+        memory.kept_bytes(
+            replace(lora(shape, rank, **others), fused=False, checkpointing=checkpointing), load.tokens
+        )
         for checkpointing in (False, True)
     )
     assert twice <= kept

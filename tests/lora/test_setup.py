@@ -55,12 +55,19 @@ def test_every_choice_of_the_recipe_counts(base):
     width, inner, layers = 64, 128, 2
     assert plain.ranks == layers * 4 * len(TARGETS)
     assert plain.inputs == layers * (2 * width + inner), "what is read together is kept once"
-    assert read(base, dtype=torch.bfloat16).inputs == layers * (6 * width + inner), "each has a copy of its own"
+    assert read(base, dtype=torch.bfloat16).inputs == layers * (6 * width + inner), (
+        "each has a copy of its own"
+    )
     assert read(base, dropout=0.1).inputs == layers * (6 * width + inner)
     assert read(base, rank_pattern={"q_proj": 16}).ranks == plain.ranks + layers * 12
     assert read(base, variant="dora").results == 2 * layers * (2 * width + 2 * 32 + 2 * inner + width)
     one = read(base, layers=(1,))
-    assert (one.first_layer, one.layers, one.trained, one.ranks) == (1, 1, plain.trained // 2, plain.ranks // 2)
+    assert (one.first_layer, one.layers, one.trained, one.ranks) == (
+        1,
+        1,
+        plain.trained // 2,
+        plain.ranks // 2,
+    )
     fused = {name: read(base, **{name: value}).fused for name, value in {
         "rank": 8, "dropout": 0.1, "variant": "dora", "checkpointing": True, "compile": True, "quantization": "nf4",
     }.items()}  # fmt: skip
@@ -92,7 +99,9 @@ def test_experts_weights_are_rebuilt_in_every_step(tmp_path):
     config.save_pretrained(tmp_path)
     found = read(tmp_path, target_modules=("q_proj",), target_parameters=("mlp.experts.down_proj",))
     assert (found.rebuilt, found.ranks, found.shape.inner) == (2 * 4 * 64 * 32, 2 * 4, 2 * 32)
-    assert found.shape.parameters > found.shape.layer_parameters + 2 * 320 * 64, "two experts of four see a token"
+    assert found.shape.parameters > found.shape.layer_parameters + 2 * 320 * 64, (
+        "two experts of four see a token"
+    )
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -32,7 +32,10 @@ def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base)
 def test_the_quickstart_is_estimated_as_it_was_measured(base):
     recipe = load_recipe(Path("recipes/quickstart.yaml"))
     seconds = duration.estimate_seconds(
-        recipe, shape_of(open_outline(base)), work(37, 814, 32.4, 306), duration.Speeds(132e9, duration.MEASURED_FLOPS)
+        recipe,
+        shape_of(open_outline(base)),
+        work(37, 814, 32.4, 306),
+        duration.Speeds(132e9, duration.MEASURED_FLOPS),
     )
     measured = {
         "curate": 2.5,

@@ -29,7 +29,9 @@ def recipe(tmp_path, tiny_base, monkeypatch):
 @pytest.mark.parametrize("fields", [{}, {"init": "eva", "epochs": 9}, {"first_layer": 1, "recall_every": 1}])
 def test_two_steps_are_taken_on_rows_as_long_as_they_may_be_and_nothing_else(recipe, monkeypatch, fields):
     for unneeded in (preflight.run, recall.Recall.__call__):
-        monkeypatch.setattr(f"{unneeded.__module__}.{unneeded.__qualname__}", lambda *_: pytest.fail("was run"))
+        monkeypatch.setattr(
+            f"{unneeded.__module__}.{unneeded.__qualname__}", lambda *_: pytest.fail("was run")
+        )
     steps, step = [], Loop._step
 
     def spy(self, numbers, progress):

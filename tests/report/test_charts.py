@@ -79,7 +79,10 @@ def test_curves_tell_where_they_begin_and_end():
     assert spoken(loss_chart(losses)) == "Line chart: training loss from 3.25 to 0.25 up to step 100."
     assert spoken(recall_chart(recalls)) == "Line chart: recall on validation questions ends at 56 percent."
     assert spoken(loss_chart(losses[:1])).endswith("from 3.25 to 3.25 up to step 0.")
-    pairs = [LossPoint(step=101, loss=0.69, stage="preferences"), LossPoint(step=102, loss=0.5, stage="preferences")]
+    pairs = [
+        LossPoint(step=101, loss=0.69, stage="preferences"),
+        LossPoint(step=102, loss=0.5, stage="preferences"),
+    ]
     chart = loss_chart(pairs)
     assert spoken(chart) == "Line chart: preference loss from 0.69 to 0.50 up to step 102."
     assert "nats a pair" in chart
