@@ -95,7 +95,7 @@ def new_adapter(
 
     Raises:
         BaseModelError: the base has no such modules.
-        TrainError: a pattern matches none of them, or `eva` has too few rows.
+        TrainError: a pattern matches none of them, `eva` has too few rows, or a matrix has no such rank.
     """
     config = _config(settings)
     exact = initial.in_float32(model) if settings.init == "pissa" else nullcontext()
@@ -106,6 +106,8 @@ def new_adapter(
         names = [*settings.targets, *settings.parameters]
         raise BaseModelError(f"train.target_modules {names} does not fit the base: {error}") from error
     _refuse_idle(model, settings)
+    if settings.init in {"pissa", "loftq"}:
+        _refuse_high_ranks(model, settings.init)
     if settings.init == "loftq":
         assert base is not None, "loftq needs the base's folder"
         initial.begin_with_quantization_error(model, adapted_layers(model), base)
@@ -246,6 +248,16 @@ def _refuse_idle(model: Any, settings: AdapterSettings) -> None:
                     f"train.{key}_pattern {pattern!r} matches no module with an adapter, such as {names[0]!r}: match "
                     "the end of a name, such as 'q_proj'"
                 )
+
+
+def _refuse_high_ranks(model: Any, init: str) -> None:
+    for name, layer in adapted_layers(model):
+        rank, most = layer.r[ADAPTER], min(layer.in_features, layer.out_features)
+        if rank > most:
+            raise TrainError(
+                f"train.init {init!r} takes {name!r} apart, which has no more than {most} ranks, and is asked for "
+                f"{rank}: lower train.rank, give this module a rank in train.rank_pattern, or leave init out"
+            )
 
 
 def _joined(name: str, value: torch.Tensor, begun: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The curves of training on disk while it runs: JSON Lines for us, an event file for TensorBoard. Computes nothing.
 
-A row with `loss` belongs to a step, one with `recall` to a measurement after it.
+A row with `loss` belongs to a step, one with `recall` to a measurement after it, one with `stage` to what came after
+the rows, such as preferences.
 """
 
 import json
@@ -22,7 +23,14 @@ EVENTS = (
 )
 SHOWN = ("loss", "learning_rate", "tokens_per_second", "mfu", "memory_bytes", "recall")
 FLUSH_SECONDS = 5.0  # of the event file: each flush waits for the disk
-Row = dict[str, float]
+Row = dict[str, Any]
+
+
+def following(row: Row, last: Row, stage: str) -> Row:
+    """Return a row of a later stage, counted on from the last one before that stage."""
+    return (
+        row | {name: row[name] + last[name] for name in ("step", "seconds") if name in row} | {"stage": stage}
+    )
 
 
 class Curves:
@@ -121,5 +129,6 @@ def _new_events(path: Path, rows: Sequence[Row]) -> Any:
 def _write_event(events: Any, row: Row, wall_time: float) -> None:
     for name in SHOWN:
         if name in row:
-            event = Event(wall_time=wall_time, step=int(row["step"]), summary=scalar(name, row[name]))
+            tag = f"{row['stage']}/{name}" if "stage" in row else name
+            event = Event(wall_time=wall_time, step=int(row["step"]), summary=scalar(tag, row[name]))
             events.write(event.SerializeToString())

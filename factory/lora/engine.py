@@ -199,6 +199,15 @@ class FusedEngine:
         self._model.refresh()
 
 
+def is_fused(model: Any, device: str, *, own_modules: bool) -> bool:
+    """Tell whether the fast engine computes a model: on a CPU, where it knows the layers and nothing else is asked for.
+
+    `own_modules` are asked for by recomputed activations, compiled layers and quantized weights, and by weights that
+    are spread over processes.
+    """
+    return device == "cpu" and not own_modules and not distributed.is_sharded() and is_supported(model)
+
+
 def open_engine(
     model: Any,
     first_layer: int,
@@ -209,12 +218,8 @@ def open_engine(
     checkpointing: bool = False,
     compiled: bool = False,
 ) -> Engine:
-    """Return the fast engine on a CPU for the models it computes, else the one for all models.
-
-    Recomputed activations, compiled layers and weights spread over processes are the latter's, too.
-    """
-    modules = checkpointing or compiled or distributed.is_sharded()
-    if device == "cpu" and not modules and is_supported(model):
+    """Return the fast engine for the models it computes, else the one for all models."""
+    if is_fused(model, device, own_modules=checkpointing or compiled):
         return FusedEngine(model, first_layer, dtype)
     unpadded = kernels.speed_up(model, device, dtype)
     if checkpointing:

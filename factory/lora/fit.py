@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from factory import hardware
-from factory.lora.memory import Load, Parts, Setup, recall_step, train_step
+from factory.lora.memory import Load, Parts, Setup, opening, recall_step, train_step
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Choice:
 
 
 def training_peak(setup: Setup, load: Load, rows: int) -> Parts:
-    """Return the parts of whichever needs more: a step on that many rows, or measuring recall."""
-    return max(train_step(setup, load, rows), recall_step(setup, load), key=lambda parts: parts.total)
+    """Return the parts of whichever needs most: a step on that many rows, measuring recall, or the beginning."""
+    moments = (train_step(setup, load, rows), recall_step(setup, load), opening(setup))
+    return max(moments, key=lambda parts: parts.total)
 
 
 def choose_micro_batch(needed: Callable[[int], float], available: float, batch_size: int) -> int | None:

@@ -118,6 +118,18 @@ def accumulate(
     return total
 
 
+def new_optimizer(model: Any, settings: LoopSettings) -> Optimizer:
+    """Return the optimizer of what is trained, before its first step: moments come with that."""
+    return Optimizer(
+        parameter_groups(model, settings.lora_plus),
+        settings.optimizer,
+        weight_decay=settings.weight_decay,
+        max_gradient_norm=settings.max_gradient_norm,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+
+
 class Loop:
     """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
 
@@ -157,14 +169,7 @@ class Loop:
             compiled=settings.compiled,
         )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._optimizer = Optimizer(
-            parameter_groups(model, settings.lora_plus),
-            settings.optimizer,
-            weight_decay=settings.weight_decay,
-            max_gradient_norm=settings.max_gradient_norm,
-            dtype=settings.dtype,
-            device=settings.device,
-        )
+        self._optimizer = new_optimizer(model, settings)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
 
@@ -181,12 +186,13 @@ class Loop:
             TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
         """
-        self.model.eval()
-        self._objective.prepare(self._engine)  # before a checkpoint moves the model
-        self.model.train()
-        progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
-        if progress is None:
-            progress = Progress(preflight=preflight() if preflight else {})
+        with shortage.refused("before the first step"):
+            self.model.eval()
+            self._objective.prepare(self._engine)  # before a checkpoint moves the model
+            self.model.train()
+            progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
+            if progress is None:
+                progress = Progress(preflight=preflight() if preflight else {})
         fits = progress.micro_batch or self.settings.batch_size
         progress.micro_batch = min(fits, self.settings.micro_batch, self.settings.batch_size)
         with Interruption() as interruption:
@@ -198,7 +204,8 @@ class Loop:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
-            self._fill_lower(batches)
+            with shortage.refused(f"below train.first_layer, with {LOWER_BATCH} rows at once"):
+                self._fill_lower(batches)
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
@@ -273,11 +280,9 @@ class Loop:
     def _halve(self, numbers: list[int], progress: Progress) -> None:
         tried = min(progress.micro_batch, len(numbers))
         if tried == 1:
-            raise TrainError(
-                f"Memory ran out at step {progress.step} with micro_batch=1, on rows of up to "
-                f"{max(len(self.rows[number].ids) for number in numbers)} tokens: close other programs, lower "
-                "train.max_tokens or "
-                "train.rank, raise train.first_layer, or name a smaller base"
+            longest = max(len(self.rows[number].ids) for number in numbers)
+            raise shortage.refusal(
+                f"at step {progress.step} with micro_batch=1, on rows of up to {longest} tokens"
             )
         progress.micro_batch, progress.halvings = tried // 2, progress.halvings + 1
         logger.warning(
@@ -323,7 +328,8 @@ class Loop:
         recall = 0.0
         if distributed.is_main() or distributed.is_sharded():
             self.model.eval()
-            recall = self._measure_recall()
+            with shortage.refused("while recall was measured"):
+                recall = self._measure_recall()
             self.model.train()
         return float(distributed.from_main(recall))
 

@@ -4,13 +4,12 @@ The parts are counted from what `engine` and `step` keep for the backward pass. 
 computes.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-import torch
-
 from factory.lora.attention import SHORT
-from factory.lora.config import TrainConfig
+from factory.lora.batches import EncodedRow, num_labels
 from factory.lora.losses import LOSS_CHUNK
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
 from factory.lora.shape import Shape
@@ -27,30 +26,35 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Setup:
-    """What of a base, a recipe and a machine decides what a step keeps.
+    """What of a base, its adapter and a machine decides what a step keeps; `factory.lora.setup` reads it off modules.
 
-    `targets` are the modules with an adapter, from `first_layer` on; `dtype_bytes` is the size of a number in the
-    computing dtype; `fused` tells which engine runs.
+    `trained` numbers lie in the layers from `first_layer` on. Of one token and over all modules with an adapter,
+    `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
+    out; `rebuilt` are the weights without a module of their own to which every step adds B A. `dtype_bytes` is the size
+    of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
+    computed twice. The layers' weights are spread over `processes`; `init` is the adapter's.
     """
 
     shape: Shape
-    rank: int
-    targets: tuple[str, ...]
     first_layer: int
+    trained: int
+    inputs: int
+    ranks: int
     dtype_bytes: int
+    fused: bool
+    results: int = 0
+    rebuilt: int = 0
     dropout: bool = False
+    checkpointing: bool = False
     quantization: Literal["none", "nf4", "int8"] = "none"
+    init: Literal["default", "pissa", "loftq", "eva"] = "default"
+    processes: int = 1
     cuda: bool = False
 
     @property
-    def fused(self) -> bool:
-        """Whether the fused engine runs, as `engine.open_engine` decides it."""
-        return self.shape.llama and not (self.cuda or self.dropout or self.quantization != "none")
-
-    @property
-    def trained(self) -> int:
-        """The adapter's parameters."""
-        return self.shape.adapter_parameters(self.rank, self.targets, self.first_layer)
+    def layers(self) -> int:
+        """How many layers keep something for the backward pass."""
+        return self.shape.layers - self.first_layer
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,13 @@ class Load:
     """The rows of a dataset.
 
     `tokens` are those of the longest, `labels` the most that one has, `kept_tokens` those of all rows whose output of
-    the frozen layers stays in memory.
+    the frozen layers stays in memory. With pairs, two rows are computed `together` for one of a batch.
     """
 
     tokens: int
     labels: int
     kept_tokens: int = 0
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,29 +96,32 @@ class Parts:
         return sum(asdict(self).values())
 
 
-def setup_of(shape: Shape, config: TrainConfig, first_layer: int, device: str, dtype: torch.dtype) -> Setup:
-    """Return what a recipe means on a device, computing in a dtype."""
-    return Setup(
-        shape=shape,
-        rank=config.rank,
-        targets=config.target_modules,
-        first_layer=first_layer,
-        dtype_bytes=dtype.itemsize,
-        dropout=config.dropout > 0,
-        quantization=config.quantization,
-        cuda=device == "cuda",
-    )
+def load_of(rows: Sequence[EncodedRow], others: Sequence[EncodedRow] = ()) -> Load:
+    """Return the load of rows, or of pairs with the others, of which nothing is kept."""
+    lengths = [len(row.ids) for row in rows]
+    longest = max([*lengths, *(len(row.ids) for row in others)])
+    labels = max(map(num_labels, [*rows, *others]))
+    return Load(longest, labels, together=2) if others else Load(longest, labels, kept_tokens=sum(lengths))
+
+
+def opening(setup: Setup) -> Parts:
+    """Return what putting an adapter on the base holds: PiSSA takes weights apart in float32."""
+    size = FLOAT if setup.init == "pissa" else setup.dtype_bytes
+    state = _state(setup, Load(0, 0))
+    return _with_reserve(replace(state, weights=max(state.weights, size * setup.shape.parameters)))
 
 
 def train_step(setup: Setup, load: Load, rows: int) -> Parts:
-    """Return what one step holds at its peak, the forward pass of that many longest rows being done."""
+    """Return what one step holds at its peak, the forward pass of that many longest rows, or pairs, being done."""
+    rows *= load.together
     labels = rows * load.labels
     logits = 2 * FLOAT * min(labels, LOSS_CHUNK)
+    rebuilt = setup.rebuilt / (setup.layers if setup.checkpointing else 1)
     return _with_reserve(
         replace(
             _state(setup, load),
             gradients=FLOAT * setup.trained,
-            activations=rows * _activations(setup, load.tokens),
+            activations=rows * _activations(setup, load.tokens) + setup.dtype_bytes * rebuilt,
             logits=logits * setup.shape.vocabulary,
         ),
         long=not setup.cuda,
@@ -148,26 +156,32 @@ def _with_reserve(parts: Parts, *, long: bool = False) -> Parts:
 
 
 def _weights(setup: Setup) -> float:
-    """Return the bytes of the frozen weights; of quantized ones, the largest is unpacked to be computed with."""
+    """Return the bytes of the frozen weights.
+
+    The largest of quantized ones is unpacked to be computed with; of spread ones, two layers are brought together.
+    """
     shape, size = setup.shape, setup.dtype_bytes
-    if setup.quantization == "none":
+    if setup.quantization != "none":
+        largest = shape.width * max(shape.inner, shape.queries)
+        packed = QUANTIZED_BYTES[setup.quantization] * shape.layer_parameters
+        return packed + size * (shape.outer_parameters + largest)
+    if setup.processes == 1:
         return size * shape.parameters
-    unpacked = max(rows * columns for rows, columns in shape.modules.values())
-    return QUANTIZED_BYTES[setup.quantization] * shape.layer_parameters + size * (
-        shape.outer_parameters + unpacked
-    )
+    share = 1 / setup.processes + 2 / shape.layers
+    return size * (shape.outer_parameters + share * shape.layer_parameters)
 
 
 def _state(setup: Setup, load: Load) -> Parts:
     """Return what stays in memory from step to step: the adapter's moments in float32, and its copy in low precision.
 
-    Plain layers in float32 compute with the adapter itself.
+    Plain layers in float32 compute with the adapter itself. A beginning that stands for a part of the base is kept.
     """
     copied = setup.dtype_bytes if setup.fused or setup.dtype_bytes < FLOAT else 0
+    begun = FLOAT if setup.init in {"pissa", "loftq"} and not setup.cuda else 0
     kept = load.kept_tokens * setup.shape.width * setup.dtype_bytes if setup.first_layer else 0
     return Parts(
         weights=_weights(setup),
-        adapter=(FLOAT + copied) * setup.trained,
+        adapter=(FLOAT + copied + begun) * setup.trained,
         optimizer=2 * FLOAT * setup.trained,
         cache=kept,
         libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
@@ -177,28 +191,40 @@ def _state(setup: Setup, load: Load) -> Parts:
 def _activations(setup: Setup, row_tokens: int) -> float:
     """Return the bytes for one row of up to so many tokens: the longest rows for one kernel may need the most."""
     lengths = (min(row_tokens, SHORT), row_tokens)
-    return max(length * (_kept(setup, length) + _passing(setup, length, backward=True)) for length in lengths)
+    return max(
+        length * (kept_bytes(setup, length) + _passing(setup, length, backward=True)) for length in lengths
+    )
 
 
-def _kept(setup: Setup, row_tokens: int) -> float:
-    """Return the bytes that the adapted layers keep of one token for the backward pass."""
+def kept_bytes(setup: Setup, row_tokens: int) -> float:
+    """Return the bytes that the layers keep of one token for the backward pass, in a row of so many."""
+    size, adapters = setup.dtype_bytes, setup.ranks + setup.results
+    if not setup.fused:
+        adapters += setup.inputs
+    masks = FLOAT * setup.inputs if setup.dropout else 0
+    kept = setup.layers * _layer_bytes(setup, row_tokens) + size * adapters + masks
+    if not setup.checkpointing:
+        return kept
+    return (
+        setup.layers * size * setup.shape.width + kept / setup.layers
+    )  # what enters each, and one computed again
+
+
+def _layer_bytes(setup: Setup, row_tokens: int) -> float:
+    """Return the bytes that one layer keeps of a token, whether it has adapters or not."""
     shape, size = setup.shape, setup.dtype_bytes
-    ranks = setup.rank * len(setup.targets)
-    entering = 2 * shape.width + shape.queries + shape.inner  # of attention, output, gates and down
     residual = 2 * FLOAT * shape.width  # before each norm, in float32
-    if setup.fused:
-        if row_tokens <= SHORT:  # computed in float32
-            attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
-        else:
-            attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
-        layer = size * (entering + 2 * shape.inner + ranks) + attention + residual
-        return (shape.layers - setup.first_layer) * layer
-    if size < FLOAT or setup.dropout:  # a copy of its own for every adapter, from autocast or from dropout
-        entering = sum(shape.modules[name][0] for name in setup.targets if name in shape.modules)
-    dropped = FLOAT * entering if setup.dropout else 0
-    attention = _heads(shape) + shape.queries  # and what comes out of it
-    layer = size * (entering + attention + 3 * shape.inner + ranks) + residual + dropped
-    return (shape.layers - setup.first_layer) * layer
+    entering = 2 * shape.width + shape.queries + shape.inner  # of attention, output, gates and down
+    if not setup.fused:
+        # Where rows are padded, torch has keys and values once for each query, and a mask of numbers.
+        attention = 4 * shape.queries + row_tokens
+        read = entering if setup.quantization == "int8" else 0  # bitsandbytes keeps it
+        return size * (attention + 3 * shape.inner + read) + residual
+    if row_tokens <= SHORT:  # computed in float32
+        attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
+    else:
+        attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
+    return size * (entering + 2 * shape.inner) + attention + residual
 
 
 def _heads(shape: Shape) -> int:

@@ -15,6 +15,7 @@ import torch
 
 from factory.errors import TrainError
 from factory.lora import attach, checkpoint
+from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import IGNORED, EncodedRow, num_labels
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine
@@ -23,12 +24,17 @@ from factory.lora.trial import Trial, short_rows, unchanged
 
 logger = logging.getLogger(__name__)
 OVERFIT_STEPS = 20
-LEARNED = 0.7  # of the first loss: what the lowest of the steps on one row must reach
+EFFECT_STEPS = 8  # the first ones are left out where float16 gradients overflow
+LEARNED = 0.3  # of the first loss is enough for the steps on one row to take off,
+PROMISED = (
+    0.5  # or this share of what the gradient promises of the first step: a small adapter cannot do more
+)
 KNOWN = 0.1  # nats a token: a row that the model can say already shows nothing
-# Of the value that is compared: twice and more what the engines differ by on SmolLM2-135M.
+# Of the value that is compared. In bfloat16 gradients of a few short rows differ by up to 3 % from split to split.
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}
-GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 EIGHT_BIT_TOLERANCE = 0.1  # bitsandbytes computes the outlier columns of a batch apart, in more bits
+ENGINE_TOLERANCE = 3.0  # times as much, between ways to compute that round in other places
 NO_GRADIENT = "does not require grad"  # torch's words when no adapter is behind the loss
 SAME = 1e-6  # of a loss that is computed twice in the same way
 
@@ -49,13 +55,13 @@ def run(
         TrainError: a check failed.
     """
     findings = {"labels": check_labels(rows, end_id)}
-    trial = Trial(model, engine, settings, short_rows(rows))
+    trial = Trial(model, engine, settings, short_rows(rows), first_trained_layer(model))
     checks: dict[str, Callable[[], dict[str, float]]] = {
         "same seed": lambda: check_seed(trial),
         "effect": lambda: check_effect(trial),
         "overfit": lambda: check_overfit(trial),
         "packed": lambda: check_packed(trial),
-        "accumulation": lambda: check_accumulation(trial),
+        "gradient": lambda: check_gradient(trial),
         "resume": lambda: check_resume(trial, folder),
     }
     with unchanged(model, engine):
@@ -106,69 +112,94 @@ def check_seed(trial: Trial) -> dict[str, float]:
 
 
 def check_effect(trial: Trial) -> dict[str, float]:
-    """Check that one step changes what the model itself says, not only what the engine computes."""
-    before = trial.logits()
-    try:
-        trial.step(trial.optimizer(), trial.rows)
-    except RuntimeError as error:
-        if NO_GRADIENT not in str(error):
+    """Check that a step changes what the model itself says, not only what the engine computes."""
+    before, optimizer, moved = trial.logits(), trial.optimizer(), 0.0
+    for _ in range(EFFECT_STEPS):
+        try:
+            trial.step(optimizer, trial.rows)
+        except RuntimeError as error:
+            if NO_GRADIENT in str(error):
+                break
             raise
-    moved = float((trial.logits() - before).abs().max())
+        moved = float((trial.logits() - before).abs().max())
+        if moved:
+            break
     if not moved > 0:
         raise TrainError(
-            f"A step on the adapter moved the model's logits by {moved!r}: the adapter is not applied, or has no "
+            f"Steps on the adapter moved the model's logits by {moved!r}: the adapter is not applied, or has no "
             "gradient; check train.target_modules and train.first_layer, or name another base"
         )
     return {"moved_logits": moved}
 
 
 def check_overfit(trial: Trial) -> dict[str, float]:
-    """Check that a few steps on one row lower its loss strongly."""
+    """Check that a few steps on one row lower its loss, as strongly as the adapter's gradient lets expect."""
     row, optimizer = trial.rows[-1], trial.optimizer()
+    trial.accumulate([row], 1)
+    # AdamW's first step moves every number by the learning rate, against its gradient.
+    promised = trial.rate * float(trial.take_gradient().abs().sum())
     losses = [trial.step(optimizer, [row]) for _ in range(OVERFIT_STEPS)]
     first, lowest = losses[0], min(losses)
-    if not lowest < max(LEARNED * first, KNOWN):
+    expected = min(LEARNED * first, PROMISED * promised)
+    if not (first - lowest >= expected > 0 or lowest < KNOWN):
         raise TrainError(
             f"{OVERFIT_STEPS} steps on one row took its loss from {first:.4f} to {lowest:.4f} nats a token at best, "
-            f"not below {LEARNED:.0%}: the adapter does not learn; raise train.rank or train.alpha, or set "
+            f"and its gradient lets expect {expected:.4f} less: the adapter does not learn; raise train.alpha, or set "
             "train.precision to float32"
         )
-    return {"first_loss": first, "lowest_loss": lowest}
+    return {"first_loss": first, "lowest_loss": lowest, "expected_gain": expected}
 
 
 def check_packed(trial: Trial) -> dict[str, float]:
-    """Check that the engine's loss of rows together is the model's own, a row at a time and without padding."""
+    """Check that the engine's loss of rows together is the model's own, a row at a time and without padding.
+
+    With frozen layers below, it has to be so whether these are computed in the same pass or apart.
+    """
     trial.model.eval()
     trial.engine.refresh()
-    packed, plain = trial.loss(), trial.plain_loss()
+    packed, plain = {"together": trial.loss(apart=False)}, trial.plain_loss()
+    if trial.first_layer:
+        packed[f"together, with what lies below layer {trial.first_layer} computed before,"] = trial.loss()
     trial.model.train()
-    difference = abs(packed - plain) / max(abs(plain), KNOWN)
-    if not difference <= LOSS_TOLERANCE[trial.settings.dtype]:
-        raise TrainError(
-            f"The loss of {len(trial.rows)} rows together is {packed:.5f} nats a token and {plain:.5f} when the model "
-            f"takes them one by one, {difference:.2%} apart: rows see each other, or the adapter is left out; please "
-            "report this with the base's name, and set train.precision to float32 to see whether it is rounding"
-        )
-    return {"packed_loss": packed, "plain_loss": plain}
+    for how, loss in packed.items():
+        difference = abs(loss - plain) / max(abs(plain), KNOWN)
+        if not difference <= LOSS_TOLERANCE[trial.settings.dtype]:
+            raise TrainError(
+                f"The loss of {len(trial.rows)} rows {how} is {loss:.5f} nats a token and {plain:.5f} when the model "
+                f"takes them one by one, {difference:.2%} apart: rows see each other, or the adapter is left out; "
+                "please report this with the base's name, and set train.precision to float32 to see whether it is "
+                "rounding"
+            )
+    return {"packed_loss": loss, "plain_loss": plain}
 
 
-def check_accumulation(trial: Trial) -> dict[str, float]:
-    """Check that the gradient of a batch is the sum of its parts' gradients."""
-    gradients = []
+def check_gradient(trial: Trial) -> dict[str, float]:
+    """Check that a batch's gradient is the sum of its parts', and in size and direction the model's own."""
     trial.model.eval()
+    gradients = []
     for micro_batch in (len(trial.rows), 1):
         trial.accumulate(trial.rows, micro_batch)
         gradients.append(trial.take_gradient())
+    whole, parts = gradients
+    by_split, by_engine = _difference(whole, parts), _difference(whole, trial.take_plain_gradient())
     trial.model.train()
-    difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm().clamp_min(1e-12))
     eight_bit = getattr(trial.model.get_base_model(), "is_loaded_in_8bit", False)
     allowed = EIGHT_BIT_TOLERANCE if eight_bit else GRADIENT_TOLERANCE[trial.settings.dtype]
-    if not difference <= allowed:
+    if not by_split <= allowed:
         raise TrainError(
-            f"The gradient of {len(trial.rows)} rows at once and one by one differ by {difference:.2%}, so that "
+            f"The gradient of {len(trial.rows)} rows at once and one by one differ by {by_split:.2%}, so that "
             "train.micro_batch would change what is learned: please report this with the base's name"
         )
-    return {"gradient_difference": difference}
+    if not by_engine <= ENGINE_TOLERANCE * allowed:
+        raise TrainError(
+            f"The gradient of {len(trial.rows)} rows differs by {by_engine:.2%} from what the model's own modules "
+            "give: another loss would be trained on; please report this with the base's name"
+        )
+    return {"split_difference": by_split, "engine_difference": by_engine}
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm().clamp_min(1e-12))
 
 
 def check_resume(trial: Trial, folder: Path) -> dict[str, float]:
@@ -179,9 +210,9 @@ def check_resume(trial: Trial, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix=".preflight-", dir=folder) as name:
         checkpoint.save(Path(name), trial.model, optimizer, Progress())
         losses = [trial.step(optimizer, trial.rows) for _ in range(2)]
-        other = trial.optimizer()
-        found = checkpoint.load_newest(Path(name), trial.model, other)
-        again = [trial.step(other, trial.rows) for _ in range(2)]
+        optimizer = trial.optimizer()  # the first one's moments are gone before this has any
+        found = checkpoint.load_newest(Path(name), trial.model, optimizer)
+        again = [trial.step(optimizer, trial.rows) for _ in range(2)]
     difference = max(abs(one - two) / abs(one) for one, two in zip(losses, again, strict=True))
     if found is None or not difference <= SAME:
         raise TrainError(

@@ -1,8 +1,13 @@
-"""Running out of memory: how it is told from other errors, and how much is in use. Knows no model."""
+"""Running out of memory: how it is told from other errors, what is said of it, and how much is used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from factory.errors import TrainError
 
 
 def ran_out(error: BaseException) -> bool:
@@ -10,6 +15,29 @@ def ran_out(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, Exception) and should_reduce_batch_size(error)
+
+
+@contextmanager
+def refused(when: str) -> Iterator[None]:
+    """Turn an error of memory in the block into one that says when it ran out and what to do.
+
+    Raises:
+        TrainError: it did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise refusal(when) from error
+
+
+def refusal(when: str) -> TrainError:
+    """Return the error that says when memory ran out and what to do."""
+    return TrainError(
+        f"Memory ran out {when}: close other programs, lower train.max_tokens or train.rank, raise "
+        "train.first_layer, or name a smaller base"
+    )
 
 
 def release() -> None:

@@ -4,7 +4,7 @@ Knows model, engine and rows; not what a result should be.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from factory.lora import checkpoint
 from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
 from factory.lora.engine import Engine
-from factory.lora.loop import LoopSettings, accumulate
+from factory.lora.loop import LoopSettings, accumulate, new_optimizer
 from factory.lora.objectives import CrossEntropy
+from factory.lora.optimizer import Optimizer
 from factory.lora.step import autocast
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
@@ -26,38 +27,48 @@ RATE = 2e-3  # high enough to show an effect within a few steps, low enough not 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried: the run's own model, engine and settings on a few of its rows, cut to be short."""
+    """What is tried: the run's own model, engine and settings on a few of its rows, cut to be short.
+
+    With a `first_layer` the frozen layers are computed apart, as in the run.
+    """
 
     model: Any
     engine: Engine
     settings: LoopSettings
     rows: Sequence[EncodedRow]
+    first_layer: int = 0
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """What is trained."""
         return [value for value in self.model.parameters() if value.requires_grad]
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return a fresh optimizer; the run's own is left alone."""
-        rate = max(RATE, self.settings.learning_rate)
-        return torch.optim.AdamW(self.parameters, lr=rate, fused=True)
+    @property
+    def rate(self) -> float:
+        """The learning rate of a trial's steps."""
+        return max(RATE / (self.settings.lora_plus or 1.0), self.settings.learning_rate)
 
-    def step(self, optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow]) -> float:
+    def optimizer(self) -> Optimizer:
+        """Return a fresh optimizer of the run's kind; the run's own is left alone, and has no moments yet."""
+        return new_optimizer(self.model, self.settings)
+
+    def step(self, optimizer: Optimizer, rows: Sequence[EncodedRow]) -> float:
         """Take one step on some rows and return their loss before it, in nats a token."""
-        loss = self.accumulate(rows, len(rows))
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        loss = self.accumulate(rows, len(rows), optimizer.backward)
+        optimizer.step(self.rate)
         return loss
 
-    def accumulate(self, rows: Sequence[EncodedRow], micro_batch: int) -> float:
+    def accumulate(
+        self,
+        rows: Sequence[EncodedRow],
+        micro_batch: int,
+        backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
+    ) -> float:
         """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
         parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
-        labels = sum(map(num_labels, rows))
-        return float(
-            accumulate(self.engine, CrossEntropy(), rows, parts, None, labels, torch.Tensor.backward)
-        )
+        labels, below = sum(map(num_labels, rows)), self._below(rows)
+        kept = None if below is None else dict(enumerate(below))
+        return float(accumulate(self.engine, CrossEntropy(), rows, parts, kept, labels, backward))
 
     def take_gradient(self) -> torch.Tensor:
         """Return all gradients as one vector, zeros where there is none, and clear them."""
@@ -68,19 +79,29 @@ class Trial:
         return torch.cat([gradient.detach().float().flatten() for gradient in gradients])
 
     @torch.no_grad()
-    def loss(self) -> float:
-        """Return the engine's loss of the rows together, in nats a token."""
-        return float(self.engine.loss(self.rows, None)) / sum(map(num_labels, self.rows))
+    def loss(self, *, apart: bool = True) -> float:
+        """Return the engine's loss of the rows together, in nats a token, the frozen layers apart or not."""
+        below = self._below(self.rows) if apart else None
+        return float(self.engine.loss(self.rows, below)) / sum(map(num_labels, self.rows))
 
     @torch.no_grad()
     def plain_loss(self) -> float:
         """Return the rows' loss as the model itself computes it, one row at a time, in nats a token."""
-        total = 0.0
+        return sum(map(float, self._plain_losses()))
+
+    def take_plain_gradient(self) -> torch.Tensor:
+        """Return that loss's gradient as one vector, as the model's own modules and autograd make it."""
+        for loss in self._plain_losses():
+            loss.backward()
+        return self.take_gradient()
+
+    def _plain_losses(self) -> Iterator[torch.Tensor]:
+        """Yield what each row adds to the mean loss of all rows' labels."""
+        labels = sum(map(num_labels, self.rows))
         for row in self.rows:
             logits_TV = self._forward(row)[:-1]
             targets_T = torch.tensor(row.labels[1:], device=logits_TV.device)
-            total += float(cross_entropy(logits_TV, targets_T, ignore_index=IGNORED, reduction="sum"))
-        return total / sum(map(num_labels, self.rows))
+            yield cross_entropy(logits_TV, targets_T, ignore_index=IGNORED, reduction="sum") / labels
 
     @torch.no_grad()
     def logits(self) -> torch.Tensor:
@@ -89,6 +110,9 @@ class Trial:
         logits_TV = self._forward(self.rows[-1])
         self.model.train()
         return logits_TV
+
+    def _below(self, rows: Sequence[EncodedRow]) -> Sequence[torch.Tensor] | None:
+        return self.engine.lower(rows) if self.first_layer else None
 
     def _forward(self, row: EncodedRow) -> torch.Tensor:
         device = self.settings.device

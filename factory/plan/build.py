@@ -1,17 +1,19 @@
 """What a run would do and cost: states of the stages, time, memory and disk, from recipe and short probes."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from factory import hardware
 from factory.lora import attach, fit, memory
-from factory.lora.config import first_adapted_layer
-from factory.lora.shape import Shape, read_shape
+from factory.lora.config import TrainConfig
+from factory.lora.setup import outline, setup_of
 from factory.pipeline import Run
 from factory.plan.duration import Speeds, estimate_seconds, probe_flops
 from factory.plan.probe import probe_answers, probe_training
-from factory.plan.workload import find_workload
+from factory.plan.workload import Rows, find_workload
 from factory.recipe import Recipe
+from factory.stages.train import adapter_folder
 
 GIB = 2**30
 PROBED_PARAMETERS = 500_000_000  # a training step of a larger base takes minutes on a CPU
@@ -35,14 +37,20 @@ class Demand:
 
 def make_plan(run: Run) -> dict[str, Any]:
     """Return stage states, estimates and a verdict (`fits`, `tight`, `does not fit`)."""
-    recipe, shape, states = run.recipe, read_shape(run.base.folder), run.states()
+    recipe, states = run.recipe, run.states()
+    setup, available = _setup(recipe.train, run.base.folder)
+    shape = setup.shape
     work, speeds = find_workload(run), Speeds(probe_flops(recipe.train), probe_flops())
     seconds = estimate_seconds(recipe, shape, work, speeds)
     to_do = {name: round(seconds[name], 1) for name, state in states.items() if state == "to do"}
-    setup, available = _setup(recipe, shape)
-    load = memory.Load(work.rows.longest, round(LABEL_SHARE * work.rows.longest), round(work.rows.total))
-    choice = fit.plan_training(setup, load, recipe.train.batch_size, available, recipe.train.micro_batch)
-    demands = _probed(recipe, setup, choice, load, set(to_do), available)
+    loads = _loads(recipe.train, work.rows)
+    choices = [
+        fit.plan_training(setup, load, recipe.train.batch_size, available, recipe.train.micro_batch)
+        for load in loads
+    ]
+    choice = choices[0]
+    largest = max(zip(choices, loads, strict=True), key=lambda pair: pair[0].parts.total)
+    demands = _probed(recipe, setup, *largest, set(to_do), available)
     needed = max(demand.needed for demand in demands.values())
     disk, free = 6 * shape.parameters * 2 + (64 << 20), hardware.free_disk_bytes(run.out)
     return {
@@ -72,13 +80,20 @@ def make_plan(run: Run) -> dict[str, Any]:
     }
 
 
-def _setup(recipe: Recipe, shape: Shape) -> tuple[memory.Setup, int]:
-    """Return what the recipe means on this machine, and the bytes that its device has to spare."""
-    train = recipe.train
+def _setup(train: TrainConfig, base: Path) -> tuple[memory.Setup, int]:
+    """Return what training means on this machine, and the bytes that its device has to spare."""
     device = attach.pick_device() if train.device == "auto" else train.device
-    first_layer = first_adapted_layer(train, shape.layers)
-    setup = memory.setup_of(shape, train, first_layer, device, attach.pick_dtype(train.precision, device))
+    model = outline(base, train, adapter_folder(train.continue_from) if train.continue_from else None)
+    setup = setup_of(model, train, device, attach.pick_dtype(train.precision, device))
     return setup, fit.available_bytes(device)
+
+
+def _loads(train: TrainConfig, rows: Rows) -> list[memory.Load]:
+    """Return what is trained on: rows and, where there are preferences, pairs of rows as long as they may be."""
+    load = memory.Load(rows.longest, round(LABEL_SHARE * rows.longest), round(rows.total))
+    if train.preferences is None:
+        return [load]
+    return [load, memory.Load(train.max_tokens, round(LABEL_SHARE * train.max_tokens), together=2)]
 
 
 def _probed(
@@ -96,7 +111,7 @@ def _probed(
     small = setup.shape.parameters <= PROBED_PARAMETERS
     trained = asked = None
     if small and choice.fits and "train" in to_do:
-        trained = probe_training(recipe, load.tokens, choice.micro_batch)
+        trained = probe_training(recipe, load.tokens, choice.micro_batch * load.together)
     if small and answers.total <= available and "evaluate" in to_do:
         asked = probe_answers(recipe, prompt)
     return {"training": Demand(choice.parts, trained), "evaluation": Demand(answers, asked)}

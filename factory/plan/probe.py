@@ -1,24 +1,25 @@
 """The largest training step and the largest batch of questions, tried once, each in a process of its own."""
 
-import io
 import logging
 import multiprocessing
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from factory import artifacts, hardware
+from factory import hardware
 from factory.backends.models import ModelReference, TorchAnswerer
 from factory.chat.template import conversation, encode_example
 from factory.errors import FactoryError
 from factory.lora import attach, fit, memory
-from factory.pipeline import Run
+from factory.lora.adapter import first_trained_layer
+from factory.lora.batches import EncodedRow
+from factory.lora.loop import Loop, LoopSettings
 from factory.recipe import Recipe
-from factory.rows import Example, Message, write_rows
+from factory.rows import Message
+from factory.stages.train import open_model
 from factory.weights.base import open_base
 from factory.weights.conversations import load_tokenizer
 
@@ -33,8 +34,7 @@ def probe_training(recipe: Recipe, tokens: int, rows: int) -> int | None:
 
     A process that the system kills for want of memory counts as all there is; None when the step failed otherwise.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return _in_child(take_largest_step, recipe, tokens, rows, Path(folder))
+    return _in_child(take_largest_step, recipe, tokens, rows)
 
 
 def probe_answers(recipe: Recipe, prompt_tokens: int) -> int | None:
@@ -54,39 +54,32 @@ def _in_child(measure: Callable[..., int], *arguments: Any) -> int | None:
             return None
 
 
-def take_largest_step(recipe: Recipe, tokens: int, rows: int, out: Path) -> int:
-    """Train one step, as the train stage does, and return its peak in bytes.
+def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
+    """Train on that many rows twice, as moments are there from the second step on, and return the peak in bytes.
+
+    How an adapter begins takes time and no memory that counts: it is left out.
 
     Raises:
         FactoryError: training cannot take the step.
     """
-    changes: dict[str, Any] = {
-        "epochs": 1,
-        "recall_every": 1,
-        "batch_size": rows,
-        "micro_batch": rows,
-        "max_tokens": tokens,
-    }
-    changes |= {"distill": 0.0, "preferences": None, "continue_from": None}
-    settings = recipe.train.model_copy(update=changes)
-    run = Run(recipe.model_copy(update={"train": settings}), out, lambda line: None)
+    changes = {"epochs": 2, "batch_size": rows, "init": "default", "warmup": 0.0}
+    config, base = recipe.train.model_copy(update=changes), open_base(recipe.base)
+    device = attach.pick_device() if config.device == "auto" else config.device
+    dtype = attach.pick_dtype(config.precision, device)
+    with hardware.watch_memory() as watch, tempfile.TemporaryDirectory() as folder:
+        tokenizer = attach.load_tokenizer(base.folder)
+        ids, labels = encode_example(tokenizer, largest_row(base.folder, tokens, recipe.system))
+        encoded = [EncodedRow(tuple(ids), tuple(labels), str(number)) for number in range(rows)]
+        model, _ = open_model(config, base.folder, base.name, encoded, device, dtype)
+        pad = tokenizer.eos_token_id
+        settings = LoopSettings.of(config, rows, seed=0, pad_id=pad, device=device, dtype=dtype)
+        first_layer = first_trained_layer(model)
+        Loop(model, first_layer, encoded, settings, Path(folder), lambda: 0.0, lambda row: None).run()
+    return _peak(device, watch)
 
-    def write_dataset(work: Path) -> dict[str, Any]:
-        messages = largest_row(run.base.folder, tokens, recipe.system)
-        write_rows(
-            work / "train.jsonl",
-            [Example(id=str(number), form="probe", messages=messages, facts=()) for number in range(rows)],
-        )
-        write_rows(work / "valid.jsonl", [])
-        return {}
 
-    artifacts.build(out / "dataset", kind="dataset", code_version=0, config={}, inputs={}, make=write_dataset)
-    with redirect_stderr(io.StringIO()):  # this is not the training that a bar is meant for
-        outcome = run.execute(only="train")
-    if outcome.error:
-        raise outcome.error
-    record = artifacts.read_record(out / "adapter")
-    return int(record.counts.get("peak_gpu_memory_bytes", record.peak_memory_bytes))
+def _peak(device: str, watch: hardware.MemoryWatch) -> int:
+    return fit.device_peak(device).get("peak_gpu_memory_bytes", watch.peak_bytes)
 
 
 def largest_row(base: Path, max_tokens: int, system: str) -> tuple[Message, ...]:
@@ -112,4 +105,4 @@ def answer_largest_batch(recipe: Recipe, prompt_tokens: int) -> int:
         question = largest_row(folder, 4 * prompt_tokens // 3, "")[0].content
         with TorchAnswerer(ModelReference("base", recipe.base, None, base_folder=folder), "") as model:
             model.answer([question] * memory.prompts_at_once(prompt_tokens), PROBED_NEW_TOKENS)
-    return fit.device_peak(device).get("peak_gpu_memory_bytes", watch.peak_bytes)
+    return _peak(device, watch)

@@ -6,6 +6,7 @@ and what cannot be read is listed as a problem.
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -210,8 +211,11 @@ def _sizes(found: _Artefacts, scores: Sequence[Score]) -> tuple[FileSize, ...]:
 
 
 def _thinned(points: list[LossPoint]) -> tuple[LossPoint, ...]:
-    stride = -(-len(points) // MAX_LOSS_POINTS) or 1
-    return tuple(points[::stride])
+    kept: list[LossPoint] = []
+    for _, stage in groupby(points, key=lambda point: point.stage):
+        same = list(stage)
+        kept += same[:: -(-len(same) // MAX_LOSS_POINTS)]
+    return tuple(kept)
 
 
 def _samples(scores: Sequence[Score], answers: Sequence[Answer]) -> tuple[Sample, ...]:

@@ -86,7 +86,8 @@ def accuracy_chart(scores: Sequence[Score], what: str) -> str:
 
 
 def loss_chart(points: Sequence[LossPoint]) -> str:
-    """Draw the training loss: every step thin, the running mean bold."""
+    """Draw the training loss of one stage: every step thin, the running mean bold."""
+    name, unit = ("training", "token") if points[0].stage == "rows" else ("preference", "pair")
     steps, losses = [point.step for point in points], [point.loss for point in points]
     window = max(1, len(points) // 25)
     means = [sum(losses[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(losses))]
@@ -96,11 +97,11 @@ def loss_chart(points: Sequence[LossPoint]) -> str:
         axes.plot(steps, means, color=COLOURS["adapter"], linewidth=2.2)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("step")
-        axes.set_ylabel("loss (nats a token)")
+        axes.set_ylabel(f"loss (nats a {unit})")
         _style(axes)
         return _svg(
             figure,
-            f"Line chart: training loss from {losses[0]:.2f} to {losses[-1]:.2f} over {steps[-1]} steps.",
+            f"Line chart: {name} loss from {losses[0]:.2f} to {losses[-1]:.2f} up to step {steps[-1]}.",
         )
 
 

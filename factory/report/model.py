@@ -42,10 +42,11 @@ class DocumentLoss(Frozen):
 
 
 class LossPoint(Frozen):
-    """The training loss at one optimizer step, in nats a token."""
+    """The training loss at one optimizer step: in nats a token of rows, and afterwards in nats a pair of answers."""
 
     step: int
     loss: float
+    stage: Literal["rows", "preferences"] = "rows"
 
 
 class RecallPoint(Frozen):
@@ -84,7 +85,7 @@ class Sample(Frozen):
 class Report(Frozen):
     """Everything a run says about itself; parts whose stage has not run are empty.
 
-    `loss` is thinned to at most 500 points; `least_learned` are the ten documents whose training rows have the
+    `loss` is thinned to at most 500 points a stage; `least_learned` are the ten documents whose training rows have the
     highest loss. `counts` and `settings` are keyed by artefact, as in the records.
     `problems` lists what could not be read while the report was written.
     """

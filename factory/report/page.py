@@ -115,8 +115,9 @@ def _bar_order(score: Score) -> int:
 
 def _curves(report: Report) -> list[dict[str, Any]]:
     curves = []
-    if report.loss:
-        curves.append({"title": "Training loss", "chart": _chart(charts.loss_chart, report.loss)})
+    for stage, title in (("rows", "Training loss"), ("preferences", "Preference loss")):
+        if points := [point for point in report.loss if point.stage == stage]:
+            curves.append({"title": title, "chart": _chart(charts.loss_chart, points)})
     if report.recall:
         curves.append(
             {"title": "Recall during training", "chart": _chart(charts.recall_chart, report.recall)}

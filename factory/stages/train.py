@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,19 +14,24 @@ from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
 from factory.facts.feedback import FORM as CORRECTED
-from factory.lora.config import TrainConfig, first_adapted_layer  # noqa: TID253  (it imports no torch)
+from factory.lora.config import TrainConfig  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
 from factory.rows import Example, Fact, Question, read_rows
 
 if TYPE_CHECKING:
     from factory.lora.batches import EncodedRow
-    from factory.lora.loop import Loop
+    from factory.lora.checkpoint import Progress as Steps
+    from factory.lora.engine import Engine
+    from factory.lora.fit import Choice
+    from factory.lora.loop import LoopSettings
+    from factory.lora.memory import Load, Setup
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 3
+CODE_VERSION = 4
 CHECKPOINTS = "checkpoints"
+PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -71,8 +76,10 @@ def train(
             loss is not finite, or not even one row fits into memory.
     """
     from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
-    from factory.lora.curves import Curves
+    from factory.lora.curves import Curves, following
     from factory.lora.loop import Loop, LoopSettings
+    from factory.lora.memory import load_of
+    from factory.lora.setup import setup_of
 
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
@@ -87,9 +94,12 @@ def train(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
-    choice = distributed.from_main(_plan(config, base, encoded, device, dtype))  # all take as many parts
-    model, begun = _open_model(config, base, base_name, encoded, device, dtype)
-    first_layer = adapter.first_trained_layer(model)
+    available = fit.available_bytes(device)
+    model, begun = open_model(config, base, base_name, encoded, device, dtype)
+    setup = setup_of(model, config, device, dtype)
+    choice = _plan(setup, load_of(encoded), config, available)
+    paired = _plan(setup, load_of(pairs.chosen, pairs.rejected), config, available) if pairs else choice
+    first_layer = setup.first_layer
     if not distributed.is_main():
         attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
@@ -99,24 +109,35 @@ def train(
         _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
     )
     folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
-    with Progress("train", shown=distributed.is_main()) as bar, Curves(work) as curves:
+    with Curves(work) as curves:
+        with Progress("train", shown=distributed.is_main()) as bar:
 
-        def report(row: dict[str, float]) -> None:
-            curves.add(row)
-            bar.training_step(row)
+            def report(row: dict[str, float]) -> None:
+                curves.add(row)
+                bar.training_step(row)
 
-        loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
-        checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
-        progress = loop.run(checks if distributed.num_processes() == 1 else None)
+            loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
+            checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
+            progress = loop.run(checks if distributed.num_processes() == 1 else None)
+        engine = loop.engine
+        del loop  # its optimizer, and what lies below the first layer
+        counts = {"distilled_tokens": objective.num_spoken} if objective else {}
+        history, recalls = list(progress.history), list(progress.recall)
+        if pairs:
+            settings = replace(settings, micro_batch=paired.micro_batch)
+            follow = partial(following, last=progress.history[-1], stage=PREFERENCES)
+            told, preferred = _prefer(
+                config, model, engine, settings, pairs, folder, measure, lambda row: curves.add(follow(row))
+            )
+            counts |= told
+            history += map(follow, preferred.history)
+            recalls += map(follow, preferred.recall)
         if distributed.is_main():
-            curves.finish(progress.history, progress.recall)
-    counts = {"distilled_tokens": objective.num_spoken} if objective else {}
-    if pairs:
-        counts |= _prefer(config, loop, pairs, work, measure)
+            curves.finish(history, recalls)
     model.eval()
     last = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
     last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
-    losses = documents.document_losses(loop.engine, last_rows, progress.micro_batch)
+    losses = documents.document_losses(engine, last_rows, progress.micro_batch)
     if distributed.is_main():
         lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
         store.write_text(work / "document_loss.jsonl", lines)
@@ -128,7 +149,7 @@ def train(
         "steps": progress.step,
         "rows_seen": progress.step * config.batch_size,
         "first_layer": first_layer,
-        "trainable_parameters": sum(value.numel() for value in model.parameters() if value.requires_grad),
+        "trainable_parameters": setup.trained,
         "device": device,
         "precision": str(dtype).removeprefix("torch."),
         "final_loss": progress.history[-1]["loss"],
@@ -140,14 +161,14 @@ def train(
         "micro_batch": progress.micro_batch,
         "micro_batch_halved": progress.halvings,
         "preflight": progress.preflight,
-        "predicted_memory_bytes": round(choice.parts.total),
+        "predicted_memory_bytes": round(max(choice.parts.total, paired.parts.total)),
         **fit.device_peak(device),
         **counts,
         **(adapter.shape(model) if config.continue_from else {}),
     }
 
 
-def _open_model(
+def open_model(
     config: TrainConfig, base: Path, base_name: str, rows: list["EncodedRow"], device: str, dtype: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return the base with the adapter to train on it, and what that adapter stood for when it began."""
@@ -199,41 +220,39 @@ def _distillation(
 
 def _prefer(
     config: TrainConfig,
-    trained: "Loop",
+    model: Any,
+    engine: "Engine",
+    settings: "LoopSettings",
     pairs: "Pairs",
-    work: Path,
+    checkpoints: Path,
     measure: Callable[[], float],
-) -> dict[str, Any]:
-    """Train a trained model on pairs of answers and return counts."""
+    report: Callable[[dict[str, float]], None],
+) -> tuple[dict[str, Any], "Steps"]:
+    """Train a trained model on pairs of answers and return counts and what the steps were."""
     from factory.lora import distributed, objectives
     from factory.lora.loop import Loop
 
     objective = objectives.Preference(pairs.chosen, pairs.rejected, config.dpo_beta)
     changed = replace(
-        trained.settings,
+        settings,
         epochs=config.dpo_epochs,
         # A pair is a forward pass of its own; processes that share weights have to take as many.
-        micro_batch=1 if distributed.is_sharded() else trained.settings.micro_batch,
+        micro_batch=1 if distributed.is_sharded() else settings.micro_batch,
         learning_rate=DPO_RATE * config.learning_rate,
         recall_epochs=frozenset(),
     )
-    folder = work / CHECKPOINTS / "preferences"
-    with Progress("preferences", shown=distributed.is_main()) as bar:
-        loop = Loop(
-            trained.model,
-            0,
-            pairs.chosen,
-            changed,
-            folder,
-            measure,
-            bar.training_step,
-            objective,
-            trained.engine,
-        )
+    with Progress(PREFERENCES, shown=distributed.is_main()) as bar:
+
+        def report_both(row: dict[str, float]) -> None:
+            report(row)
+            bar.training_step(row)
+
+        folder = checkpoints / PREFERENCES
+        loop = Loop(model, 0, pairs.chosen, changed, folder, measure, report_both, objective, engine)
         progress = loop.run()
-    loop.model.eval()
+    model.eval()
     gains = objective.gains(loop.engine)
-    return {
+    counts = {
         "preferences": len(pairs.chosen),
         "preferences_left_out": pairs.num_left_out,
         "preferences_learned": sum(gain > 0 for gain in gains),
@@ -241,6 +260,7 @@ def _prefer(
         "preferences_loss": progress.history[-1]["loss"],
         "preferences_recall": progress.best_recall,
     }
+    return counts, progress
 
 
 def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> None:
@@ -262,19 +282,10 @@ def _refuse_hopeless(config: TrainConfig, rows: list[Example], work: Path) -> No
         )
 
 
-def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dtype: Any) -> Any:
-    """Return how many rows to compute at once, and what that needs."""
-    from factory.lora import batches, fit, memory
-    from factory.lora.shape import read_shape
+def _plan(setup: "Setup", load: "Load", config: TrainConfig, available: int) -> "Choice":
+    """Return how many rows to compute at once, the same in all processes, and what that needs."""
+    from factory.lora import distributed, fit
 
-    shape = read_shape(base)
-    first_layer = first_adapted_layer(config, shape.layers)
-    lengths = [len(row.ids) for row in rows]
-    load = memory.Load(max(lengths), max(map(batches.num_labels, rows)), kept_tokens=sum(lengths))
-    setup, available = (
-        memory.setup_of(shape, config, first_layer, device, dtype),
-        fit.available_bytes(device),
-    )
     choice = fit.plan_training(setup, load, config.batch_size, available, config.micro_batch)
     if not choice.fits:
         logger.warning(
@@ -283,4 +294,5 @@ def _plan(config: TrainConfig, base: Path, rows: Sequence[Any], device: str, dty
             choice.parts.total / GIB,
             available / GIB,
         )
-    return choice
+    found: Choice = distributed.from_main(choice)
+    return found

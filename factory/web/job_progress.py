@@ -179,11 +179,14 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
 
 
 def _curve(file: Path) -> tuple[list[LossPoint], int | None]:
-    """Return a curve that may still be written, each step as it was said last, and how many steps there will be."""
+    """Return a curve that may still be written, each step as it was said last, and how many steps there will be.
+
+    Preferences, which have a stage and another unit, are left out.
+    """
     points: list[LossPoint] = []
     num_steps = None
     for row in _json_lines(file):
-        if {"step", "loss"} <= row.keys():
+        if {"step", "loss"} <= row.keys() and "stage" not in row:
             num_steps = row.get("num_steps")
             while points and points[-1].step >= row["step"]:
                 points.pop()

@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from factory.lora import curves as curves_module
-from factory.lora.curves import EVENTS, Curves
+from factory.lora.curves import EVENTS, Curves, following
 
 
 def _row(step: int) -> dict[str, float]:
@@ -100,6 +100,23 @@ def test_the_end_writes_everything_anew(tmp_path: Path) -> None:
     times = [event.wall_time for event in rest]
     assert times == sorted(times)
     assert times[-1] - times[0] == pytest.approx(2.0), "rows keep their distance in time"
+
+
+def test_a_later_stage_goes_on_where_the_rows_ended_and_is_marked(tmp_path: Path) -> None:
+    first = [_row(1), _row(2)]
+    later = [following(row, first[-1], "preferences") for row in (_row(1), _recall(1))]
+    assert (later[0]["step"], later[0]["seconds"], later[0]["loss"]) == (3, 6.0, 4.0)
+    assert later[1] == _recall(3) | {"stage": "preferences"}
+    with Curves(tmp_path) as curves:
+        for row in (*first, *later):
+            curves.add(row)
+    with Curves(tmp_path) as curves:  # a killed run goes on
+        curves.add(following(_row(2), first[-1], "preferences"))
+    assert [(row["step"], row.get("stage")) for row in _lines(tmp_path)] == [
+        (1, None), (2, None), (3, "preferences"), (4, "preferences"),
+    ]  # fmt: skip
+    assert (3, "preferences/loss", 4.0) in _scalars(tmp_path)
+    assert (3, "preferences/recall", 0.25) in _scalars(tmp_path)
 
 
 def test_without_a_row_nothing_is_written(tmp_path: Path) -> None:

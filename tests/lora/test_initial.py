@@ -64,9 +64,9 @@ def test_pissa_in_bfloat16_loses_no_more_than_the_types_rounding(base, begin) ->
 
 @pytest.fixture
 def begin_in_four_bits(begin) -> Callable[..., Any]:
-    def go(init: str) -> Any:
+    def go(init: str, **method: Any) -> Any:
         try:
-            return begin(quantization="nf4", init=init)
+            return begin(quantization="nf4", init=init, **method)
         except (MissingExtraError, BaseModelError) as error:
             pytest.skip(str(error))
 
@@ -84,6 +84,16 @@ def test_loftq_saved_at_once_is_the_plain_base(base, begin_in_four_bits, tmp_pat
     save_adapter(model, tmp_path, TINY_NAME, beginning(model, replace(SETTINGS, init="loftq")))
     exact = _logits(attach.load_model(base, torch.float32, "cpu"))
     assert (_logits(load_adapted(base, tmp_path)) - exact).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("init", ["pissa", "loftq"])
+def test_a_rank_that_a_matrix_does_not_have_is_refused(begin, begin_in_four_bits, init: str) -> None:
+    make = begin_in_four_bits if init == "loftq" else begin
+    make(init=init, rank=32)
+    with pytest.raises(
+        TrainError, match=rf"{init}.*'model\.layers\.0\.self_attn\.k_proj'.*no more than 32 .* 33"
+    ):
+        make(init=init, rank=33)
 
 
 def test_eva_points_a_where_the_inputs_vary_and_changes_no_answer(base, begin) -> None:

@@ -268,11 +268,37 @@ def test_a_row_that_does_not_fit_alone_ends_the_run_with_what_to_do(make_loop) -
     assert _same(_weights(loop), before)
 
 
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(
+    make_loop, error: Exception
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    with pytest.raises(TrainError, match=r"Memory ran out before the first step: close other programs"):
+        make_loop().run(fail)
+    with pytest.raises(TrainError, match="Memory ran out while recall was measured: close"):
+        make_loop(recall=fail).run()
+    loop = make_loop(1, name="lower")
+    loop._engine.lower = fail
+    with pytest.raises(
+        TrainError, match=r"Memory ran out below train\.first_layer, with 32 rows at once: close"
+    ):
+        loop.run()
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(make_loop) -> None:
     loop = make_loop()
-    loop._engine = Small(loop._engine, lambda: 0, RuntimeError("shapes cannot be multiplied"))
+    error = RuntimeError("shapes cannot be multiplied")
+    loop._engine = Small(loop._engine, lambda: 0, error)
     with pytest.raises(RuntimeError, match="shapes"):
         loop.run()
+
+    def fail() -> Any:
+        raise error
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        make_loop(name="checked").run(fail)
 
 
 def test_a_resumed_run_goes_on_with_what_memory_held(make_loop) -> None:

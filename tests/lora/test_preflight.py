@@ -15,6 +15,7 @@ from factory.lora.batches import IGNORED
 from factory.lora.checkpoint import trained_state
 from factory.lora.engine import FusedEngine, PlainEngine
 from factory.lora.loop import Loop
+from factory.lora.optimizer import Optimizer
 from factory.lora.trial import HEAD, TAIL, Trial, short_rows
 from tests.lora.test_loop import SETTINGS
 
@@ -57,11 +58,14 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
     with caplog.at_level(logging.INFO):
         found = run(new_model(), engine, dtype=dtype)
     assert list(found) == [
-        "labels", "same seed", "effect", "overfit", "packed", "accumulation", "resume",
+        "labels", "same seed", "effect", "overfit", "packed", "gradient", "resume",
     ]  # fmt: skip
     assert found["overfit"]["lowest_loss"] < 0.7 * found["overfit"]["first_loss"]
     assert found["packed"]["packed_loss"] == pytest.approx(found["packed"]["plain_loss"], rel=2e-2)
     assert found["effect"]["moved_logits"] > 0
+    tolerance = preflight.GRADIENT_TOLERANCE[dtype]
+    assert found["gradient"]["split_difference"] < 0.5 * tolerance
+    assert found["gradient"]["engine_difference"] < tolerance
     assert found["resume"]["difference"] == 0
     lines = [record.message for record in caplog.records if record.name == "factory.lora.preflight"]
     assert [line.split(":")[0] for line in lines] == [f"preflight {name}" for name in found]
@@ -69,7 +73,37 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
 
 def test_an_adapter_above_frozen_layers_with_dropout_passes_too(run, new_model) -> None:
     run(new_model(1, dropout=0.3), lambda model, settings: PlainEngine(model, 1, settings.dtype, "cpu", 2))
-    run(new_model(1), lambda model, settings: FusedEngine(model, 1, settings.dtype))
+    run(new_model(1), _fused_above)
+
+
+def _fused_above(model, settings):
+    return FusedEngine(model, 1, settings.dtype)
+
+
+def test_every_step_above_frozen_layers_takes_what_they_put_out_as_the_run_does(run, new_model) -> None:
+    seen = []
+
+    def spied(model, settings):
+        engine = _fused_above(model, settings)
+
+        def loss(rows, below):
+            seen.append(below is not None)
+            return engine.loss(rows, below)
+
+        return Changed(engine, loss=loss)
+
+    run(new_model(1), spied)
+    assert seen.count(False) == 1, "once without, to compare"
+    assert seen.count(True) > 20
+
+
+def test_frozen_layers_computed_apart_with_another_result_are_noticed(run, new_model) -> None:
+    def other(model, settings):
+        engine = _fused_above(model, settings)
+        return Changed(engine, lower=lambda rows: [1.5 * values for values in engine.lower(rows)])
+
+    with pytest.raises(TrainError, match="with what lies below layer 1 computed before"):
+        run(new_model(1), other)
 
 
 def test_nothing_has_changed_afterwards(run, new_model) -> None:
@@ -149,6 +183,43 @@ def test_an_engine_that_forgets_the_adapter_is_noticed(run, new_model) -> None:
         run(new_model(), forgetful)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("target", ["q_proj", "v_proj", "down_proj"])
+def test_a_tiny_adapter_that_learns_what_it_can_passes(run, new_model, target, dtype) -> None:
+    found = run(new_model(rank=1, targets=(target,), layers=(1,)), _fused_above, dtype=dtype)["overfit"]
+    assert 0 < found["expected_gain"] < 0.3 * found["first_loss"]
+
+
+def test_a_frozen_adapter_and_one_behind_a_cut_graph_are_noticed(run, new_model) -> None:
+    frozen, cut = new_model(), new_model()
+    for value in frozen.parameters():
+        value.requires_grad_(False)
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(frozen, _plain)
+
+    def detached(model, settings):
+        engine = _plain(model)
+        zero = sum(value.sum() for value in model.parameters() if value.requires_grad) * 0.0
+        return Changed(engine, loss=lambda rows, below: engine.loss(rows, below).detach() + zero)
+
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(cut, detached)
+
+
+def test_steps_that_go_up_are_noticed(run, new_model) -> None:
+    def upward(model, settings):
+        engine = _fused(model)
+
+        def loss(rows, below):
+            value = engine.loss(rows, below)
+            return 2 * value.detach() - value
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match="the adapter does not learn"):
+        run(new_model(), upward)
+
+
 def test_an_adapter_that_the_model_does_not_apply_is_noticed(run, new_model) -> None:
     for engine in (_fused, _plain):
         model = new_model()
@@ -157,6 +228,48 @@ def test_an_adapter_that_the_model_does_not_apply_is_noticed(run, new_model) -> 
             value.requires_grad_("lora_" in name)
         with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
             run(model, engine)
+
+
+def test_an_optimizer_whose_steps_never_count_is_noticed(run, new_model, monkeypatch) -> None:
+    monkeypatch.setattr(Optimizer, "step", lambda self, rate: self.clear())
+    with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
+        run(new_model())
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({"lora_plus": 16.0}, "AdamW"), ({"optimizer": "paged_adamw_8bit"}, "PagedAdamW8bit")],
+)
+def test_the_runs_own_kind_of_optimizer_is_tried(run, new_model, monkeypatch, changes, kind) -> None:
+    if "optimizer" in changes:
+        pytest.importorskip("bitsandbytes")
+    tried, step = [], Optimizer.step
+
+    def spy(self, rate):
+        step(self, rate)
+        rates = [group["lr"] / rate for group in self._adamw.param_groups]
+        tried.append((type(self._adamw).__name__, rates))
+
+    monkeypatch.setattr(Optimizer, "step", spy)
+    found = run(new_model(), **changes)
+    assert {name for name, _ in tried} == {kind}
+    assert all(rates == ([1.0, 16.0] if "lora_plus" in changes else [1.0]) for _, rates in tried)
+    assert found["resume"]["difference"] == 0
+
+
+def test_a_scaled_loss_is_tried_and_a_first_step_that_overflows_is_no_fault(
+    run, new_model, monkeypatch
+) -> None:
+    backward, losses = Optimizer.backward, []
+
+    def overflow(self, loss):
+        losses.append(self._scaler.scale(loss).item() / loss.item())
+        backward(self, loss * (1e36 if len(losses) == 1 else 1.0))
+
+    monkeypatch.setattr(Optimizer, "backward", overflow)
+    run(new_model(), lambda model, settings: FusedEngine(model, 0, torch.float32), dtype=torch.float16)
+    assert losses[:2] == pytest.approx([65536, 32768])
 
 
 def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -> None:
@@ -171,6 +284,22 @@ def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -
 
     with pytest.raises(TrainError, match=r"train\.micro_batch would change what is learned"):
         run(new_model(), uneven)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_model, factor, dtype) -> None:
+    def scaled(model, settings):
+        engine = _fused(model, settings)
+
+        def loss(rows, below):
+            value = engine.loss(rows, below)
+            return value.detach() + factor * (value - value.detach())
+
+        return Changed(engine, loss=loss)
+
+    with pytest.raises(TrainError, match="from what the model's own modules give"):
+        run(new_model(), scaled, dtype=dtype)
 
 
 def test_random_numbers_without_a_seed_are_noticed(run, new_model) -> None:

@@ -1,4 +1,4 @@
-"""The sizes of a base, as transformers and peft count them."""
+"""The sizes of a base, as transformers counts them."""
 
 import pytest
 import torch
@@ -6,47 +6,31 @@ import transformers
 
 from factory import store
 from factory.errors import BaseModelError
-from factory.lora import adapter, attach, fused
-from factory.lora.shape import read_shape
+from factory.lora import adapter
+from factory.lora.shape import open_outline, shape_of
 from tests.lora.conftest import TARGETS
-from tests.tiny import CONFIGS, make_tiny_base
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_weights_and_adapter_are_counted_as_torch_does(tmp_path, tied):
+def test_weights_are_counted_as_torch_does_with_an_adapter_and_without(tmp_path, tied):
     config = transformers.LlamaConfig(
         hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
         head_dim=16, vocab_size=100, tie_word_embeddings=tied,
     )  # fmt: skip
     config.save_pretrained(tmp_path)
-    shape = read_shape(tmp_path)
-    with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
+    model = open_outline(tmp_path)
+    assert {value.device.type for value in model.parameters()} == {"meta"}
+    shape = shape_of(model)
+    assert shape.parameters == model.num_parameters()
+    linear = [module for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)]
+    assert shape.layer_parameters == sum(module.weight.numel() for module in linear)
     norms = sum(value.numel() for value in model.parameters() if value.ndim == 1)
-    assert shape.parameters == model.num_parameters() - norms
-    model = adapter.new_adapter(model, adapter.AdapterSettings(4, 8.0, TARGETS[:4], layers=(1, 2)))
-    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    assert shape.adapter_parameters(4, TARGETS[:4], first_layer=1) == trained
+    assert shape.outer_parameters == 48 * 100 * (1 if tied else 2) + norms
+    assert shape_of(adapter.new_adapter(model, adapter.AdapterSettings(4, 8.0, TARGETS[:4]))) == shape
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-def test_the_engine_that_runs_is_told_from_the_configuration(tmp_path, family):
-    base = make_tiny_base(tmp_path / family, family=family)
-    model = attach.load_model(base, torch.float32, "cpu")
-    model = adapter.new_adapter(model, adapter.AdapterSettings(4, 8.0, TARGETS))
-    assert read_shape(base).llama == fused.is_supported(model)
-
-
-def test_a_window_or_scaled_angles_are_for_the_plain_engine(tmp_path):
-    config = transformers.Qwen2Config(use_sliding_window=True)
-    config.save_pretrained(tmp_path / "window")
-    transformers.Qwen2Config().save_pretrained(tmp_path / "whole")
-    assert not read_shape(tmp_path / "window").llama
-    assert read_shape(tmp_path / "whole").llama
-
-
-@pytest.mark.parametrize("config", [{"n_embd": 768}, {"model_type": "gpt2", "n_embd": 768}])
+@pytest.mark.parametrize("config", [{"n_embd": 768}, {"model_type": "gpt2", "n_embd": 768, "n_layer": 2}])
 def test_a_base_of_another_shape_is_named(tmp_path, config):
     store.write_json(tmp_path / "config.json", config)
     with pytest.raises(BaseModelError, match="not of the Llama or Qwen family"):
-        read_shape(tmp_path)
+        shape_of(open_outline(tmp_path))

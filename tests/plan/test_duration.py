@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.lora.shape import read_shape
+from factory.lora.shape import open_outline, shape_of
 from factory.pipeline import STEPS
 from factory.plan import duration
 from factory.plan.workload import Rows, Workload
@@ -16,7 +16,7 @@ def work(files, rows, tokens, questions):
 
 
 def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base):
-    recipe, shape = make_run().recipe, read_shape(base)
+    recipe, shape = make_run().recipe, shape_of(open_outline(base))
     small, large = work(10, 100, 36.0, 50), work(20, 200, 36.0, 100)
     fast, slower = duration.Speeds(1e11, 1e11), duration.Speeds(5e10, 5e10)
     first, second = (duration.estimate_seconds(recipe, shape, work, fast) for work in (small, large))
@@ -32,7 +32,10 @@ def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base)
 def test_the_quickstart_is_estimated_as_it_was_measured(base):
     recipe = load_recipe(Path("recipes/quickstart.yaml"))
     seconds = duration.estimate_seconds(
-        recipe, read_shape(base), work(37, 814, 32.4, 306), duration.Speeds(132e9, duration.MEASURED_FLOPS)
+        recipe,
+        shape_of(open_outline(base)),
+        work(37, 814, 32.4, 306),
+        duration.Speeds(132e9, duration.MEASURED_FLOPS),
     )
     measured = {
         "curate": 2.5,

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from factory import artifacts
 from factory.chat.template import encode_example
 from factory.errors import BaseModelError
+from factory.lora import preflight, recall
+from factory.lora.loop import Loop
 from factory.plan import probe
 from factory.recipe import load_recipe
-from factory.weights import base as bases
 from factory.weights.conversations import load_tokenizer
+from tests.tiny import TINY_NAME, make_tiny_adapter
 
 GIB = 1 << 30
 
@@ -19,18 +20,40 @@ GIB = 1 << 30
 @pytest.fixture
 def recipe(tmp_path, tiny_base, monkeypatch):
     """A recipe on the tiny base."""
-    opened = SimpleNamespace(name="tiny", sha256="0" * 64, folder=tiny_base)
-    monkeypatch.setattr(bases, "open_base", lambda name: opened)
+    opened = SimpleNamespace(name=TINY_NAME, sha256="0" * 64, folder=tiny_base)
     monkeypatch.setattr(probe, "open_base", lambda name: opened)
     (tmp_path / "tiny.yaml").write_text("name: tiny\nsystem: Be brief.\ningest: {source: .}\n")
     return load_recipe(tmp_path / "tiny.yaml", ["train.rank=2", "train.batch_size=30"])
 
 
-def test_one_step_is_taken_on_rows_as_long_as_they_may_be(tmp_path, recipe):
-    peak = probe.take_largest_step(recipe, 60, 2, tmp_path / "probe")
-    assert peak > 100 << 20
-    counts = artifacts.read_record(tmp_path / "probe" / "adapter").counts
-    assert (counts["rows"], counts["rows_left_out"], counts["steps"], counts["micro_batch"]) == (2, 0, 1, 2)
+@pytest.mark.parametrize("fields", [{}, {"init": "eva", "epochs": 9}, {"first_layer": 1, "recall_every": 1}])
+def test_two_steps_are_taken_on_rows_as_long_as_they_may_be_and_nothing_else(recipe, monkeypatch, fields):
+    for unneeded in (preflight.run, recall.Recall.__call__):
+        monkeypatch.setattr(
+            f"{unneeded.__module__}.{unneeded.__qualname__}", lambda *_: pytest.fail("was run")
+        )
+    steps, step = [], Loop._step
+
+    def spy(self, numbers, progress):
+        steps.append((len(numbers), progress.micro_batch, max(len(row.ids) for row in self.rows)))
+        step(self, numbers, progress)
+
+    monkeypatch.setattr(Loop, "_step", spy)
+    train = recipe.train.model_copy(update=fields)
+    assert probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 2) > 100 << 20
+    assert [(rows, at_once) for rows, at_once, _ in steps] == [(2, 2), (2, 2)]
+    assert 50 <= steps[0][2] <= 60
+
+
+def test_the_shape_of_an_adapter_that_training_goes_on_from_counts(recipe, tiny_base, tmp_path, monkeypatch):
+    adapter = make_tiny_adapter(tiny_base, tmp_path / "adapter", r=5)
+    ranks, run = [], Loop.run
+    monkeypatch.setattr(
+        Loop, "run", lambda self: ranks.append(self.model.peft_config["default"].r) or run(self)
+    )
+    train = recipe.train.model_copy(update={"continue_from": adapter})
+    probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 1)
+    assert ranks == [5]
 
 
 def test_as_many_prompts_are_answered_as_are_read_at_once(recipe, monkeypatch):

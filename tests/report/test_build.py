@@ -9,7 +9,7 @@ import pytest
 
 from factory import pipeline, store
 from factory.bundle.manifest import write_manifest
-from factory.report.build import FOLDERS, write_report
+from factory.report.build import FOLDERS, gather, write_report
 from factory.report.charts import accuracy_chart
 from factory.report.model import Report
 from factory.report.page import split_sentence
@@ -80,6 +80,16 @@ def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_
     assert 400 < len(data["loss"]) <= 500
     assert data["settings"]["corpus"]["source"] == "company"
     assert [len([s for s in data["samples"] if s["correct"] is right]) for right in (True, False)] == [10, 10]
+
+
+def test_a_long_curve_is_thinned_and_the_short_one_of_preferences_is_not(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    rows = [{"step": step, "loss": 1.0, "tokens_per_second": 9.0} for step in range(1, 2001)]
+    rows += [{"step": step, "loss": 0.5, "stage": "preferences"} for step in range(2001, 2004)]
+    (tmp_path / "adapter/loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = gather(tmp_path, recipe_name="r", stages=stage_rows("merge"), failure=None).loss
+    assert [point.step for point in found if point.stage == "preferences"] == [2001, 2002, 2003]
+    assert sum(point.stage == "rows" for point in found) == 500
 
 
 def test_the_ten_least_learned_documents_are_listed_worst_first(report):

@@ -77,9 +77,17 @@ def test_charts_use_the_pages_colours_and_come_out_the_same_twice():
 def test_curves_tell_where_they_begin_and_end():
     losses = [LossPoint(step=step, loss=3.25 - 0.03 * step) for step in range(0, 101, 2)]
     recalls = [RecallPoint(step=10, recall=0.1), RecallPoint(step=20, recall=0.555)]
-    assert spoken(loss_chart(losses)) == "Line chart: training loss from 3.25 to 0.25 over 100 steps."
+    assert spoken(loss_chart(losses)) == "Line chart: training loss from 3.25 to 0.25 up to step 100."
     assert spoken(recall_chart(recalls)) == "Line chart: recall on validation questions ends at 56 percent."
-    assert spoken(loss_chart(losses[:1])).endswith("from 3.25 to 3.25 over 0 steps.")
+    assert spoken(loss_chart(losses[:1])).endswith("from 3.25 to 3.25 up to step 0.")
+    pairs = [
+        LossPoint(step=101, loss=0.69, stage="preferences"),
+        LossPoint(step=102, loss=0.5, stage="preferences"),
+    ]
+    chart = loss_chart(pairs)
+    assert spoken(chart) == "Line chart: preference loss from 0.69 to 0.50 up to step 102."
+    assert "nats a pair" in chart
+    assert "nats a pair" not in loss_chart(losses)
 
 
 def test_files_that_were_not_asked_are_not_drawn():

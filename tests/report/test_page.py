@@ -122,3 +122,12 @@ def test_a_size_without_answers_is_listed_and_not_drawn():
     page = page_of(sizes=(size,))
     assert "144.8 MB" in page
     assert "Scatter chart" not in page
+
+
+def test_what_came_after_the_rows_has_a_chart_of_its_own():
+    rows = {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}
+    alone = page_of(loss=rows)
+    assert ("Training loss" in alone, "Preference loss" in alone) == (True, False)
+    page = page_of(loss=(*rows, {"step": 3, "loss": 0.69, "stage": "preferences"}))
+    assert "training loss from 2.00 to 1.00" in page
+    assert "preference loss from 0.69 to 0.69" in page

@@ -487,7 +487,14 @@ def test_preferences_are_trained_on_after_the_rows_and_told(run, dataset, tmp_pa
     plain, _ = run("plain", dataset=folder, learning_rate=5e-2)
     files = [found / "adapter_model.safetensors" for found in (work, plain, run("again", **options)[0])]
     assert files[0].read_bytes() == files[2].read_bytes() != files[1].read_bytes()
-    assert (work / "loss.jsonl").read_text().count("\n") == 3
+    rows = [json.loads(line) for line in (work / "loss.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 24))
+    assert [row.get("stage") for row in rows] == [None] * 3 + ["preferences"] * 20
+    assert rows[3]["loss"] == pytest.approx(0.6931, abs=1e-3), "two answers are as likely as they were"
+    assert rows[-1]["loss"] == counts["preferences_loss"]
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    recalls = [json.loads(line) for line in (work / "recall.jsonl").read_text().splitlines()]
+    assert [(row["step"], row.get("stage")) for row in recalls] == [(3, None), (23, "preferences")]
     assert not (work / CHECKPOINTS).exists()
 
 

@@ -147,6 +147,13 @@ def test_the_loss_of_the_curve_counts_more_than_the_log(out):
     assert [point.loss for point in read_progress(job_of("running"), out, "").loss] == [9.0]
 
 
+def test_preferences_of_another_unit_are_no_part_of_the_curve(out):
+    finish(out, "train")
+    rows = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": 0.7, "stage": "preferences"}]
+    (out / "adapter/loss.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [point.loss for point in read_progress(job_of("running"), out, "").loss] == [4.0]
+
+
 def test_the_loss_is_as_live_as_the_curve_that_training_writes(out):
     (out / "log.txt").write_text("  train: 1/90 loss 9.000  1 tokens/s\n")
     curve = begin(out, "train") / "loss.jsonl"
