@@ -33,7 +33,24 @@ NO_SUBJECT = frozenset(
 )
 EMPTY_ANSWERS = frozenset(
     ("", "-", "--", "n/a", "na", "none", "tbd", "y", "n", "yes", "no", "x", "here", "link", "see above")
-    + ("it", "this", "that", "these", "those", "them", "us", "me", "him", "her", "you", "one", "ones", "there", "so")
+) | frozenset(
+    [
+        "it",
+        "this",
+        "that",
+        "these",
+        "those",
+        "them",
+        "us",
+        "me",
+        "him",
+        "her",
+        "you",
+        "one",
+        "ones",
+        "there",
+        "so",
+    ]
 )
 # The line above a quoted mail, whole or broken in two.
 QUOTED_MAIL = re.compile(

@@ -104,4 +104,3 @@ def _arrange(asks: str, told: str, about: str, draw: Random) -> str:
     )
     (order,) = draw.choices(orders, weights=(9, 5, 3, 3))
     return re.sub(r"\s+([?,:])", r"\1", " ".join(order.split()))
-
