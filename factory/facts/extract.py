@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from factory import store
 from factory.facts import grammar, phrasing, spans
+from factory.facts.lexis import PRONOUNS
 from factory.facts.phrasing import Ask
 from factory.rows import Chunk, Element, Evidence, Fact
 from factory.text import normalize
@@ -33,24 +34,6 @@ NO_SUBJECT = frozenset(
 )
 EMPTY_ANSWERS = frozenset(
     ("", "-", "--", "n/a", "na", "none", "tbd", "y", "n", "yes", "no", "x", "here", "link", "see above")
-) | frozenset(
-    [
-        "it",
-        "this",
-        "that",
-        "these",
-        "those",
-        "them",
-        "us",
-        "me",
-        "him",
-        "her",
-        "you",
-        "one",
-        "ones",
-        "there",
-        "so",
-    ]
 )
 # The line above a quoted mail, whole or broken in two.
 QUOTED_MAIL = re.compile(
@@ -127,7 +110,7 @@ def _fact(kind: str, subject: str, relation: str, answer: str, topic: str, evide
 def usable(answer: str) -> bool:
     """Tell whether a text can be an answer: neither empty of meaning nor too long."""
     plain = answer.strip().lower()
-    if plain in EMPTY_ANSWERS or len(plain.split()) > MAX_ANSWER_WORDS:
+    if plain in EMPTY_ANSWERS | PRONOUNS or len(plain.split()) > MAX_ANSWER_WORDS:
         return False
     return bool(normalize.normalize(answer)) and not re.search(r"https?://|\[[ x]\]|\{\{|<[a-z/]", plain)
 

@@ -31,6 +31,8 @@ _DEICTIC = """
 """
 _SUBORDINATORS = "if when after before once while until unless since as because where whenever"
 _OPENERS = "for in on at during from by with within above below under over " + _SUBORDINATORS
+_PRONOUNS = "it this that these those them they us we me him he her she you one ones there so"
+PRONOUNS = frozenset(_PRONOUNS.split())
 VERBS = frozenset(_VERBS.split())
 BE = frozenset(("is", "are", "was", "were"))
 MODALS = frozenset(("can", "could", "may", "might", "must", "shall", "should", "will", "would"))
