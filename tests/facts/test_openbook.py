@@ -83,7 +83,7 @@ def test_all_rows_on_a_passage_have_the_same_context() -> None:
 
 def test_the_others_in_a_context_are_the_nearest_and_the_right_one_stands_anywhere() -> None:
     places, sizes = set(), set()
-    for page, rows in by_passage(make()).items():
+    for page, rows in [item for seed in (1, 2, 3) for item in by_passage(make(seed=seed)).items()]:
         parts = shown(rows[0])[0].split("\n\n")
         numbers = [int(part.split("\n")[0].removeprefix("Scales ")) for part in parts]
         places.add(numbers.index(page))
