@@ -106,9 +106,10 @@ def load_of(rows: Sequence[EncodedRow], others: Sequence[EncodedRow] = ()) -> Lo
 
 def opening(setup: Setup) -> Parts:
     """Return what putting an adapter on the base holds: PiSSA takes weights apart in float32."""
-    size = FLOAT if setup.init == "pissa" else setup.dtype_bytes
     state = _state(setup, Load(0, 0))
-    return _with_reserve(replace(state, weights=max(state.weights, size * setup.shape.parameters)))
+    if setup.init == "pissa":
+        state = replace(state, weights=FLOAT * setup.shape.parameters)
+    return _with_reserve(state)
 
 
 def train_step(setup: Setup, load: Load, rows: int) -> Parts:
