@@ -206,9 +206,8 @@ def kept_bytes(setup: Setup, row_tokens: int) -> float:
     kept = setup.layers * _layer_bytes(setup, row_tokens) + size * adapters + masks
     if not setup.checkpointing:
         return kept
-    return (
-        setup.layers * size * setup.shape.width + kept / setup.layers
-    )  # what enters each, and one computed again
+    entering = setup.layers * size * setup.shape.width
+    return entering + kept / setup.layers  # one layer is computed again at a time
 
 
 def _layer_bytes(setup: Setup, row_tokens: int) -> float:
@@ -221,24 +220,19 @@ def _layer_bytes(setup: Setup, row_tokens: int) -> float:
         attention = 4 * shape.queries + row_tokens
         read = entering if setup.quantization == "int8" else 0  # bitsandbytes keeps it
         return size * (attention + 3 * shape.inner + read) + residual
+    heads = shape.queries + 2 * shape.keys
     if row_tokens <= SHORT:  # computed in float32
-        attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
+        attention = FLOAT * (heads + shape.heads * row_tokens)
     else:
-        attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
+        attention = 2 * size * heads
     return size * (entering + 2 * shape.inner) + attention + residual
-
-
-def _heads(shape: Shape) -> int:
-    return shape.queries + 2 * shape.keys
 
 
 def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
     """Return the bytes a token that the layer being computed needs for a moment, forward or back."""
     shape, size = setup.shape, setup.dtype_bytes
     attention = 4.0 * shape.queries + 2 * shape.keys
-    if (
-        setup.fused and backward and row_tokens <= SHORT
-    ):  # a bias, and gradients around the softmax, in float32
+    if setup.fused and backward and row_tokens <= SHORT:  # a bias and the softmax's gradients, in float32
         attention = FLOAT / size * (attention + 3 * shape.heads * row_tokens)
     mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
     return size * max(attention, mlp) + 3 * FLOAT * shape.width
