@@ -221,10 +221,8 @@ def _layer_bytes(setup: Setup, row_tokens: int) -> float:
         read = entering if setup.quantization == "int8" else 0  # bitsandbytes keeps it
         return size * (attention + 3 * shape.inner + read) + residual
     heads = shape.queries + 2 * shape.keys
-    if row_tokens <= SHORT:  # computed in float32
-        attention = FLOAT * (heads + shape.heads * row_tokens)
-    else:
-        attention = 2 * size * heads
+    short = FLOAT * (heads + shape.heads * row_tokens)  # computed in float32
+    attention = short if row_tokens <= SHORT else 2 * size * heads
     return size * (entering + 2 * shape.inner) + attention + residual
 
 
