@@ -127,16 +127,6 @@ def _is_regex(pattern: str) -> bool:
     return True
 
 
-def first_adapted_layer(config: TrainConfig, num_layers: int) -> int:
-    """Return the number of the first layer with a new adapter.
-
-    Raises:
-        TrainError: there is no such layer.
-    """
-    layers = chosen_layers(config, num_layers)
-    return layers[0] if layers else 0
-
-
 def chosen_layers(config: TrainConfig, num_layers: int) -> tuple[int, ...] | None:
     """Return the layers with an adapter, or None for all of them.
 

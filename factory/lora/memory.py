@@ -106,9 +106,10 @@ def load_of(rows: Sequence[EncodedRow], others: Sequence[EncodedRow] = ()) -> Lo
 
 def opening(setup: Setup) -> Parts:
     """Return what putting an adapter on the base holds: PiSSA takes weights apart in float32."""
-    size = FLOAT if setup.init == "pissa" else setup.dtype_bytes
     state = _state(setup, Load(0, 0))
-    return _with_reserve(replace(state, weights=max(state.weights, size * setup.shape.parameters)))
+    if setup.init == "pissa":
+        state = replace(state, weights=FLOAT * setup.shape.parameters)
+    return _with_reserve(state)
 
 
 def train_step(setup: Setup, load: Load, rows: int) -> Parts:
@@ -205,9 +206,8 @@ def kept_bytes(setup: Setup, row_tokens: int) -> float:
     kept = setup.layers * _layer_bytes(setup, row_tokens) + size * adapters + masks
     if not setup.checkpointing:
         return kept
-    return (
-        setup.layers * size * setup.shape.width + kept / setup.layers
-    )  # what enters each, and one computed again
+    entering = setup.layers * size * setup.shape.width
+    return entering + kept / setup.layers  # one layer is computed again at a time
 
 
 def _layer_bytes(setup: Setup, row_tokens: int) -> float:
@@ -220,24 +220,17 @@ def _layer_bytes(setup: Setup, row_tokens: int) -> float:
         attention = 4 * shape.queries + row_tokens
         read = entering if setup.quantization == "int8" else 0  # bitsandbytes keeps it
         return size * (attention + 3 * shape.inner + read) + residual
-    if row_tokens <= SHORT:  # computed in float32
-        attention = FLOAT * (_heads(shape) + shape.heads * row_tokens)
-    else:
-        attention = size * (_heads(shape) + shape.queries + 2 * shape.keys)
+    heads = shape.queries + 2 * shape.keys
+    short = FLOAT * (heads + shape.heads * row_tokens)  # computed in float32
+    attention = short if row_tokens <= SHORT else 2 * size * heads
     return size * (entering + 2 * shape.inner) + attention + residual
-
-
-def _heads(shape: Shape) -> int:
-    return shape.queries + 2 * shape.keys
 
 
 def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
     """Return the bytes a token that the layer being computed needs for a moment, forward or back."""
     shape, size = setup.shape, setup.dtype_bytes
     attention = 4.0 * shape.queries + 2 * shape.keys
-    if (
-        setup.fused and backward and row_tokens <= SHORT
-    ):  # a bias, and gradients around the softmax, in float32
+    if setup.fused and backward and row_tokens <= SHORT:  # a bias and the softmax's gradients, in float32
         attention = FLOAT / size * (attention + 3 * shape.heads * row_tokens)
     mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
     return size * max(attention, mlp) + 3 * FLOAT * shape.width

@@ -38,7 +38,7 @@ def outline(base: Path, config: TrainConfig, continued: Path | None = None) -> A
             settings = settings_of(config, model.config.get_text_config().num_hidden_layers)
             return new_adapter(model, replace(settings, init="default"))
         saved = LoraConfig.from_pretrained(str(continued))
-        saved.inference_mode = False
+        saved.inference_mode, saved.base_model_name_or_path = False, None
         with quiet_peft():
             return get_peft_model(model, saved)
 

@@ -41,7 +41,7 @@ def make_plan(run: Run) -> dict[str, Any]:
     setup, available = _setup(recipe.train, run.base.folder)
     shape = setup.shape
     work, speeds = find_workload(run), Speeds(probe_flops(recipe.train), probe_flops())
-    seconds = estimate_seconds(recipe, shape, work, speeds)
+    seconds = estimate_seconds(recipe, setup, work, speeds)
     to_do = {name: round(seconds[name], 1) for name, state in states.items() if state == "to do"}
     loads = _loads(recipe.train, work.rows)
     choices = [

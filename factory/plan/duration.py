@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from factory.lora import attach
-from factory.lora.config import TrainConfig, first_adapted_layer
-from factory.lora.shape import Shape
+from factory.lora.config import TrainConfig
+from factory.lora.memory import Setup
 from factory.plan.workload import Workload
 from factory.recipe import Recipe
 
@@ -31,16 +31,16 @@ class Speeds:
     cpu: float
 
 
-def estimate_seconds(recipe: Recipe, shape: Shape, work: Workload, speeds: Speeds) -> dict[str, float]:
+def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speeds) -> dict[str, float]:
     """Return about how long each stage takes, by name; what a teacher takes to answer is not in it."""
     types, rag = len(recipe.quantize.types), recipe.evaluate.rag * recipe.evaluate.rag_questions
-    slower = shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
+    slower = setup.shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
     answers = work.questions * (2 + types) + 2 * RETRIEVAL_ANSWERS * rag  # base and adapter
     tokens = work.rows.an_epoch * work.rows.mean
     return {
         "ingest": work.files * SECONDS_A_FILE,
         **{stage: work.rows.an_epoch * seconds for stage, seconds in SECONDS_A_ROW.items()},
-        "train": tokens * _flops_a_token(recipe.train, shape) / speeds.training,
+        "train": tokens * _flops_a_token(recipe.train, setup) / speeds.training,
         "merge": slower * MERGE_SECONDS,
         "quantize": slower * (QUANTIZE_SECONDS + types * TYPE_SECONDS),
         "verify": slower * (VERIFY_SECONDS + types * CHECK_SECONDS),
@@ -49,13 +49,14 @@ def estimate_seconds(recipe: Recipe, shape: Shape, work: Workload, speeds: Speed
     }
 
 
-def _flops_a_token(train: TrainConfig, shape: Shape) -> float:
+def _flops_a_token(train: TrainConfig, setup: Setup) -> float:
     """Return the operations that all epochs spend on one token of a row.
 
     A trained layer goes forward and back, without a gradient of its own weights; a frozen one goes forward once for
     every wording; the output layer sees the answers only, a quarter of all tokens.
     """
-    share = 1 - first_adapted_layer(train, shape.layers) / shape.layers
+    shape = setup.shape
+    share = setup.layers / shape.layers
     output, layers = shape.vocabulary * shape.width, shape.layer_parameters
     return (
         train.epochs * (4 * share * layers + output)

@@ -76,9 +76,8 @@ def measure_kept(
     model = transformers.AutoModelForCausalLM.from_config(base(**SIZES | sizes), dtype=dtype)
     model = new_adapter(model, settings_of(config, SIZES["num_hidden_layers"]))
     setup = setup_of(model, config, "cpu", dtype)
-    running = engine.open_engine(
-        model, setup.first_layer, dtype, "cpu", 2, checkpointing=config.checkpointing
-    )
+    asked = {"checkpointing": config.checkpointing, "compiled": config.compile}
+    running = engine.open_engine(model, setup.first_layer, dtype, "cpu", 2, **asked)
     assert isinstance(running, engine.FusedEngine) == setup.fused
     kept = []
     for number in (2, 4):  # rows of two lengths, as most are: then they are padded
@@ -315,7 +314,10 @@ def test_a_larger_rank_needs_more_and_layers_computed_twice_no_more(shape, other
     assert other > one
     kept, twice = (
         memory.kept_bytes(
-            replace(lora(shape, rank, **others), fused=False, checkpointing=checkpointing), load.tokens
+            replace(
+                lora(shape, rank, **others | {"first_layer": 0}), fused=False, checkpointing=checkpointing
+            ),
+            load.tokens,
         )
         for checkpointing in (False, True)
     )

@@ -90,6 +90,30 @@ def test_the_largest_step_and_the_longest_prompts_are_tried(make_run, monkeypatc
     assert tried["answers"] == (build.QUESTION_TOKENS,)
 
 
+def test_pairs_of_answers_are_two_rows_each_as_long_as_they_may_be(make_run, monkeypatch, tmp_path):
+    tried = []
+    monkeypatch.setattr(build, "probe_training", lambda recipe, *sizes: tried.append(sizes))
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Who?", "chosen": "Ada", "rejected": "Bob"}')
+    options = ("train.max_tokens=200", "train.batch_size=4")
+    alone, both = (
+        build.make_plan(make_run(*options, *more)) for more in ((), ("train.preferences=pairs.jsonl",))
+    )
+    assert tried == [(200, 4), (200, 8)]
+    parts = [plan["memory_gib"]["training"]["parts"]["activations"] for plan in (alone, both)]
+    assert parts[1] == pytest.approx(2 * parts[0], rel=0.01)
+
+
+def test_every_choice_that_costs_or_saves_memory_counts(make_run):
+    def needed(*overrides):
+        return build.make_plan(make_run(*overrides))["memory_gib"]["training"]["predicted"]
+
+    plain = needed("train.dropout=0.1")
+    assert needed("train.checkpointing=true") < plain
+    assert needed("train.variant=dora") > needed("train.compile=true")
+    assert needed("train.layers=[29]") < needed()
+    assert needed("train.rank_pattern={q_proj: 512}") > needed()
+
+
 def test_what_surely_does_not_fit_and_what_is_made_already_is_not_tried(make_run, monkeypatch):
     for name in ("probe_training", "probe_answers"):
         monkeypatch.setattr(build, name, lambda *arguments: pytest.fail("probed"))

@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from factory.lora.shape import open_outline, shape_of
+from factory.lora.setup import outline, setup_of
 from factory.pipeline import STEPS
 from factory.plan import duration
 from factory.plan.workload import Rows, Workload
 from factory.recipe import load_recipe
+
+
+def read_setup(recipe, base):
+    return setup_of(outline(base, recipe.train), recipe.train, "cpu", torch.float32)
 
 
 def work(files, rows, tokens, questions):
@@ -16,15 +21,16 @@ def work(files, rows, tokens, questions):
 
 
 def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base):
-    recipe, shape = make_run().recipe, shape_of(open_outline(base))
+    recipe = make_run().recipe
+    setup = read_setup(recipe, base)
     small, large = work(10, 100, 36.0, 50), work(20, 200, 36.0, 100)
     fast, slower = duration.Speeds(1e11, 1e11), duration.Speeds(5e10, 5e10)
-    first, second = (duration.estimate_seconds(recipe, shape, work, fast) for work in (small, large))
+    first, second = (duration.estimate_seconds(recipe, setup, work, fast) for work in (small, large))
     assert list(first) == [step.stage for step in STEPS]
     for stage in ("ingest", "chunk", "synthesize", "curate", "train"):
         assert second[stage] == pytest.approx(2 * first[stage])
     assert second["evaluate"] > first["evaluate"]
-    slow = duration.estimate_seconds(recipe, shape, small, slower)
+    slow = duration.estimate_seconds(recipe, setup, small, slower)
     for stage in ("train", "merge", "quantize", "verify", "evaluate", "export"):
         assert slow[stage] == pytest.approx(2 * first[stage])
 
@@ -33,7 +39,7 @@ def test_the_quickstart_is_estimated_as_it_was_measured(base):
     recipe = load_recipe(Path("recipes/quickstart.yaml"))
     seconds = duration.estimate_seconds(
         recipe,
-        shape_of(open_outline(base)),
+        read_setup(recipe, base),
         work(37, 814, 32.4, 306),
         duration.Speeds(132e9, duration.MEASURED_FLOPS),
     )
