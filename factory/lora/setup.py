@@ -59,7 +59,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         ranks=sum(layer.r[ADAPTER] for _, layer in modules),
         dtype_bytes=dtype.itemsize,
         fused=is_fused(model, device, own_modules=own_modules),
-        results=sum(2 * layer.out_features for _, layer in modules if layer.use_dora[ADAPTER]),
+        results=sum(2 * (layer.out_features or 0) for _, layer in modules if layer.use_dora[ADAPTER]),
         rebuilt=sum(layer.get_param().numel() for layer in experts),
         dropout=dropout,
         checkpointing=config.checkpointing,
