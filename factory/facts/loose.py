@@ -5,7 +5,7 @@ that tell a statement from others. Knows a fact and how rare words are; not docu
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from random import Random
@@ -40,14 +40,19 @@ class LooseAsker:
     """Words loose questions about facts of one corpus; the same fact gets the same ones in every run."""
 
     def __init__(self, facts: Iterable[Fact]) -> None:
-        """Count how many statements each word stands in."""
-        texts = {fact.evidence.text for fact in facts}
+        """Count how many statements each word stands in, and what else is said in the words of each."""
+        texts, self._answers = set(), defaultdict[str, set[str]](set)
+        for fact in facts:
+            texts.add(fact.evidence.text)
+            self._answers[normalize.normalize(_asked(fact)[1])].add(normalize.normalize(fact.answer))
         self._counts = Counter(token for text in texts for token in set(normalize.tokens(text)))
 
     def ask(self, fact: Fact, count: int) -> tuple[Ask, ...]:
-        """Return up to `count` different questions for a fact; none where nothing tells its statement from others."""
+        """Return up to `count` different questions for a fact; none where the same words have another answer, too."""
         draw = Random(fact.id)
         asks, told = _asked(fact)
+        if len(self._answers[normalize.normalize(told)]) > 1:
+            return ()
         found: dict[str, Ask] = {}
         for _ in range(2 * count):
             question = self._word(asks, told, fact, draw)

@@ -54,6 +54,13 @@ def test_a_cell_is_asked_for_by_row_and_column() -> None:
     assert all("td" in normalize.tokens(question) for question in questions)
 
 
+def test_words_with_two_answers_are_not_asked_for() -> None:
+    facts = _facts("# Old", "The fee for a lost key is £25.", "# New", "The fee for a lost key is £31.", TEXT)
+    asked = {fact.answer for fact in facts if _questions(fact, among=facts)}
+    assert "25 days" in asked
+    assert asked.isdisjoint({"£25", "£31"})
+
+
 @pytest.mark.parametrize(("word", "says"), [("the", False), ("Which", False), ("leave", True), ("six", True)])
 def test_words_of_every_text_say_nothing_and_numbers_do(word: str, says: bool) -> None:
     assert says_something(word) is says
