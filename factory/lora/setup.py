@@ -45,7 +45,7 @@ def outline(base: Path, config: TrainConfig, continued: Path | None = None) -> A
 
 def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -> Setup:
     """Return what training a model with an adapter keeps, computing on a device in a dtype."""
-    layers = list(adapted_layers(model))
+    layers: list[tuple[str, Any]] = list(adapted_layers(model))
     modules = [(name, layer) for name, layer in layers if not isinstance(layer, ParamWrapper)]
     experts = [layer for _, layer in layers if isinstance(layer, ParamWrapper)]
     dropout = any(isinstance(layer.lora_dropout[ADAPTER], torch.nn.Dropout) for _, layer in modules)

@@ -199,8 +199,12 @@ def test_a_frozen_adapter_and_one_behind_a_cut_graph_are_noticed(run, new_model)
 
     def detached(model, settings):
         engine = _plain(model)
-        zero = sum(value.sum() for value in model.parameters() if value.requires_grad) * 0.0
-        return Changed(engine, loss=lambda rows, below: engine.loss(rows, below).detach() + zero)
+
+        def loss(rows, below):
+            nothing = 0.0 * sum(value.sum() for value in model.parameters() if value.requires_grad)
+            return engine.loss(rows, below).detach() + nothing
+
+        return Changed(engine, loss=loss)
 
     with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
         run(cut, detached)
