@@ -38,7 +38,8 @@ def plain(model: Any, rows: Sequence[EncodedRow], dtype: torch.dtype) -> dict[st
     """Return the gradient that peft computes, under autocast where the dtype is not float32."""
     batch = collate(rows, 0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
-        logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1].float()
+        logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # float64 stays what it is
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
         )

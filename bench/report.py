@@ -33,9 +33,10 @@ are counted whole on both sides, shared or not. Memory is the highest resident m
 1 is less. Rows without a shared beginning have nothing in common but the three tokens that open a turn.
 
 TRL trains without checkpoints, logs or gradient checkpointing, with its fused AdamW and sdpa attention. `packing`
-lays a fourth of a step's rows in one sequence, as its packing does, so that a step keeps its rows; `model_loss`
-overrides `compute_loss` with the model's own loss, because the fused one computes logits of every token on a CPU.
-The fastest that gave the same losses in a trial of six steps was measured.
+lays a fourth of a step's rows in one sequence, as its packing does, so that a step keeps its rows. The fastest of its
+settings that gave the same losses in a trial of six steps was measured. `model_loss` is none of them: there the
+method `compute_loss` is replaced by the model's own loss, which is faster on a CPU; it shows what is left to a user
+who changes TRL.
 
 MFU is needed operations over the best rate of a bf16 matrix product (1024, 2048 or 4096 square) that the same
 process reaches on all threads. Counted are, for each token, 2 operations a frozen parameter forward and 2 backward

@@ -28,7 +28,8 @@ SEED = 17
 BATCH_SIZE = 16
 RANK, ALPHA = 16, 32.0
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-MIN_TOKENS, MAX_TOKENS = 20, 120  # of a row without its system turn
+MIN_TOKENS, MAX_TOKENS = 20, 120  # of a row with its system turn
+MAX_ASKED, MAX_TOLD = 16, 26  # words, so that the mean row has 66 tokens, 25 of them the system turn's
 LONG_TOKENS = 1024
 
 
@@ -39,14 +40,18 @@ def read_words() -> list[str]:
 
 
 def make_pairs(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], count: int) -> list[tuple[str, str]]:
-    """Return questions and answers of 20 to 120 tokens together, no two of which begin with the same two words."""
+    """Return questions and answers of up to 120 tokens together, no two of which begin with the same two words."""
     draw = random.Random(SEED)
     pairs, beginnings = [], set()
     while len(pairs) < count:
-        start, asked, told = draw.randrange(len(words) - 100), draw.randint(4, 24), draw.randint(3, 60)
+        start, asked, told = (
+            draw.randrange(len(words) - 100),
+            draw.randint(4, MAX_ASKED),
+            draw.randint(2, MAX_TOLD),
+        )
         question, answer = words[start : start + asked], words[start + asked : start + asked + told]
         pair = " ".join(question) + "?", " ".join(answer) + "."
-        size = len(encode_example(tokenizer, conversation(*pair))[0])
+        size = len(encode_example(tokenizer, conversation(*pair, system=SYSTEM))[0])
         if MIN_TOKENS <= size <= MAX_TOKENS and tuple(question[:2]) not in beginnings:
             beginnings.add(tuple(question[:2]))
             pairs.append(pair)

@@ -38,9 +38,14 @@ ROOT = Path(__file__).parent.parent
 QUESTIONS = (
     "Why is the sky blue?", "How do I boil an egg?", "Tell me about the sea.", "What is a lighthouse for?",
     "How does a bicycle stay upright?", "What is bread made of?", "Why do leaves fall?", "What is two plus two?",
+    "What is the capital of France?", "Which day comes after Monday?", "How many days are in a week?",
+    "Count from one to ten.", "What do bees make?", "What is frozen water called?", "Say hello.",
+    "What is the opposite of hot?", "Who wrote Romeo and Juliet?", "Name the months of the year.",
 )  # fmt: skip
 TOKENS = 64
-SURE_GAP = 0.2  # nats
+# Nats. How many requests share a step changes the order of llama.cpp's sums, and with it how activations round to 8
+# bits: without kills or adapters, an answer whose least sure token led by 0.43 came out otherwise in a tenth of cases.
+SURE_GAP = 0.6
 REPEATS = 3
 
 
@@ -255,10 +260,7 @@ async def soak(bundle, seconds, kills):
 
 
 async def sure_answers(client, models):
-    """Return for each model the questions whose greedy answer is no near-tie, with that answer and its lead.
-
-    How many requests share a step moves logits by hundredths, so that near-ties may come out either way.
-    """
+    """Return for each model the questions whose greedy answer is no near-tie, with that answer and its lead."""
     sure = {}
     for model in models:
         answers = [(question, *(await whole(client, model, question))) for question in QUESTIONS]
