@@ -121,7 +121,9 @@ def evaluate(
     rag: Annotated[
         Path | None, typer.Option(help="A chunks folder to retrieve passages from as well.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write scores and comparisons to this file.")
+    ] = None,
     overrides: Overrides = None,
     out: OutFolder = None,
 ) -> None:
@@ -135,16 +137,12 @@ def evaluate(
         from factory.judge import evaluate_model
 
         _check_bundle(model)
-        rows = evaluate_model(model, questions, rag)
-    for row in rows:
-        typer.echo(
-            f"{row.model:<28} {row.method:<12} {row.question_set:<18} "
-            f"{row.accuracy:6.1%}  [{row.low:.1%}, {row.high:.1%}]  n={row.n}"
-        )
+        found = evaluate_model(model, questions, rag)
+    typer.echo("\n".join(found.lines()))
     if json_out:
         from factory.store import write_json
 
-        write_json(json_out, [row.model_dump() for row in rows])
+        write_json(json_out, found.as_json())
 
 
 def _check_bundle(model: str) -> None:

@@ -1,20 +1,52 @@
 """The commands that look at one model: score it on a user's questions, or check a bundle from end to end."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
 from factory.errors import UsageError
 from factory.rows import Chunk, Question, read_rows
-from factory.stages.evaluate import Contestant, EvaluateConfig, Score, ask, rag_contestant, scores
+from factory.scores import Comparison, Score
+from factory.stages.evaluate import Contestant, EvaluateConfig, ask, rag_contestant
+from factory.tasks.compare import comparisons, describe
 from factory.tasks.questions import general_questions, read_user_questions
+from factory.tasks.tally import scores
 
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
 RECHECK_QUESTIONS = 60
 
 
-def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model beside those it is compared with."""
+
+    scores: Sequence[Score]
+    comparisons: Sequence[Comparison]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as values of JSON, the rows as in a run's report."""
+        return {
+            "scores": [row.model_dump() for row in self.scores],
+            "comparisons": [row.model_dump() for row in self.comparisons],
+        }
+
+    def lines(self) -> list[str]:
+        """Return it as lines of text: a score each, then a comparison each."""
+        return [_score_line(row) for row in self.scores] + [describe(row) for row in self.comparisons]
+
+
+def _score_line(row: Score) -> str:
+    return (
+        f"{row.model:<28} {row.method:<12} {row.question_set:<18} "
+        f"{row.accuracy:6.1%}  [{row.low:.1%}, {row.high:.1%}]  n={row.n}"
+    )
+
+
+def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> Evaluation:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
     An adapter is shown beside its base, a bundle's file beside base and adapter. Retrieval is the base's where
@@ -35,7 +67,7 @@ def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list
         contestants.append(_with_retrieval(config, chunks, asked, references[0]))
     limit, system = config.max_answer_tokens, references[-1].system
     replies = [reply for contestant in contestants for reply in ask(contestant, limit, system, None)]
-    return scores(replies)
+    return Evaluation(scores(replies), comparisons(replies))
 
 
 def _compared(model: str) -> list[ModelReference]:

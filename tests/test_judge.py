@@ -12,6 +12,7 @@ from factory.bundle.manifest import BaseIdentity, list_files, write_manifest
 from factory.errors import BaseModelError, EvaluateError, UsageError
 from factory.judge import evaluate_model, verify_bundle_fully
 from factory.rows import write_rows
+from factory.scores import Comparison, Score
 from tests.bundle.manifests import make_manifest
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
@@ -69,7 +70,7 @@ def asked(monkeypatch) -> list[tuple[str, str, str, str]]:
 
 
 def table(model: Path, place: Path, rag: Path | None = None) -> dict[tuple[str, str, str], float]:
-    rows = evaluate_model(str(model), place / "mine.jsonl", rag)
+    rows = evaluate_model(str(model), place / "mine.jsonl", rag).scores
     assert {(row.question_set, row.n) for row in rows} == {("user", len(TINY_ROWS))}
     return {(row.model, row.kind, row.method): row.accuracy for row in rows}
 
@@ -79,6 +80,23 @@ def test_an_adapter_is_shown_beside_its_base(place: Path) -> None:
     assert list(found) == [(TINY_NAME, "base", "closed_book"), ("adapter", "adapter", "closed_book")]
     assert found["adapter", "adapter", "closed_book"] == 1.0
     assert found[TINY_NAME, "base", "closed_book"] < 0.5
+
+
+def test_an_adapter_is_compared_with_its_base_and_with_retrieval(place: Path) -> None:
+    found = evaluate_model(str(place / "adapter"), place / "mine.jsonl", place / "chunks")
+    assert [(row.model, row.other, row.other_method) for row in found.comparisons] == [
+        ("adapter", TINY_NAME, "closed_book"),
+        ("adapter", TINY_NAME, "rag"),
+    ]
+    assert all(
+        row.n == len(TINY_ROWS) and row.difference > 0.5 and row.lost == 0 for row in found.comparisons
+    )
+    assert [set(found.as_json()[key][0]) for key in ("scores", "comparisons")] == [
+        set(Score.model_fields), set(Comparison.model_fields)
+    ]  # fmt: skip
+    lines = found.lines()
+    assert len(lines) == 3 + 2
+    assert lines[3].startswith(f"adapter against {TINY_NAME}, user: +")
 
 
 def test_a_bundle_is_shown_as_base_adapter_and_its_default_file(place: Path) -> None:

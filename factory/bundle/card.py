@@ -8,7 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from factory.bundle.manifest import Manifest, Score
+from factory.bundle.manifest import Manifest
+from factory.scores import Score
 
 TIMES = "\u00d7"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -3,7 +3,8 @@
 import json
 from typing import Any, Literal
 
-from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate
+from factory.scores import Comparison, Score
 
 
 class StageTime(Frozen):
@@ -96,6 +97,7 @@ class Report(Frozen):
     machine: str
     base: BaseIdentity | None
     scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
     gates: tuple[Gate, ...]
     stages: tuple[StageTime, ...]
     quarantined: tuple[QuarantinedFile, ...]

@@ -8,10 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from factory.bundle.card import METHODS, QUESTION_SETS
-from factory.bundle.manifest import Score
 from factory.report import charts
 from factory.report.model import Report, Sample
-from factory.report.verdict import main_set
+from factory.report.verdict import SIGNIFICANCE, main_set
+from factory.scores import Comparison, Score
+from factory.tasks.compare import chance, points
 
 NOTHING = "\u2013"
 MAX_ROWS = 200
@@ -55,6 +56,7 @@ def render_page(report: Report) -> str:
         css=Markup(source),
         known=_score_groups(report, ("user", "unseen_phrasing")),
         kept=_score_groups(report, ("unseen_fact", "general")),
+        comparisons=_comparison_groups(report),
         documents=sorted(
             report.documents, key=lambda row: (row.adapter is None, row.adapter or 0.0, -row.n, row.document)
         ),
@@ -106,6 +108,29 @@ def _score_groups(report: Report, question_sets: Sequence[str]) -> list[dict[str
                 }
             )
     return groups
+
+
+def _comparison_groups(report: Report) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return by question set what stands in a row of the table of comparisons."""
+    groups = []
+    for question_set, title in TITLES.items():
+        rows = [_comparison_row(row) for row in report.comparisons if row.question_set == question_set]
+        if rows:
+            groups.append((title, rows))
+    return groups
+
+
+def _comparison_row(row: Comparison) -> dict[str, Any]:
+    better = "good" if row.difference > 0 else "bad"
+    return {
+        "model": row.model,
+        "other": row.other + (" + retrieval" if row.other_method == "rag" else ""),
+        "n": row.n,
+        "difference": points(row.difference),
+        "tone": better if row.p < SIGNIFICANCE else "",
+        "interval": f"{points(row.low)} to {points(row.high)}",
+        "p": chance(row.p),
+    }
 
 
 def _bar_order(score: Score) -> int:

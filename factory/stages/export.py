@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from factory import store
 from factory.artifacts import read_record
 from factory.errors import ExportError, GateError
+from factory.scores import Comparison
 
 if TYPE_CHECKING:
     from factory.bundle.manifest import BundleFile, Gate, Manifest
     from factory.bundle.template import TurnTemplate
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 ADAPTER_GGUF, PEFT_FOLDER = "adapter.gguf", "adapter"
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SIXTEEN_BIT = ("F16", "BF16")
@@ -224,11 +225,14 @@ def _write_texts(
     from factory.bundle.manifest import MODELFILE
     from factory.bundle.modelfile import modelfile
     from factory.bundle.readme import readme
-    from factory.report.verdict import read_answers, verdict
+    from factory.report.verdict import verdict
 
     trained, dataset = read_record(folders.adapter), read_record(folders.dataset)
+    compared = store.read_json(folders.evaluation / "comparisons.json")
     story = card.Story(
-        verdict=verdict(contents.scores, contents.gates, read_answers(folders.evaluation)),
+        verdict=verdict(
+            contents.scores, contents.gates, [Comparison.model_validate(row) for row in compared]
+        ),
         settings=trained.config,
         training=trained.counts,
         dataset=dataset.counts,

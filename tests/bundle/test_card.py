@@ -9,9 +9,10 @@ from ruamel.yaml import YAML
 
 from factory import cli, store
 from factory.bundle.card import Story, model_card
-from factory.bundle.manifest import BaseIdentity, BundleFile, Gate, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Gate
 from factory.bundle.readme import readme
 from tests.bundle.manifests import make_manifest
+from tests.scored import make_score
 
 STORY = Story(verdict="Nothing was measured.", settings={}, training={}, dataset={}, mixes={})
 
@@ -21,16 +22,7 @@ def _front(card):
 
 
 def test_front_matter_survives_odd_model_names():
-    score = Score(
-        model='a: [b] # "c"',
-        kind="gguf",
-        question_set="user",
-        method="closed_book",
-        n=3,
-        accuracy=0.5,
-        low=0.1,
-        high=0.9,
-    )
+    score = make_score(model='a: [b] # "c"', kind="gguf", n=3)
     card = model_card(make_manifest(scores=(score,)), STORY)
     assert (
         _front(card)["model-index"][0]["results"][0]["metrics"][0]["name"] == 'a: [b] # "c", closed book, n=3'

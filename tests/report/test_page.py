@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from factory.bundle.manifest import Score
 from factory.report.model import DocumentScore, FileSize, Report, Sample, StageTime
 from factory.report.page import MAX_TEXT, render_page
 from tests.report.test_model import EMPTY
+from tests.scored import make_score
 
 
 def page_of(**parts):
@@ -20,16 +20,7 @@ def stage(name, seconds, memory=None):
 
 
 def score(kind, method="closed_book", model="m", question_set="user"):
-    return Score(
-        model=model,
-        kind=kind,
-        question_set=question_set,
-        method=method,
-        n=42,
-        accuracy=0.5,
-        low=0.4,
-        high=0.6,
-    )
+    return make_score(model=model, kind=kind, question_set=question_set, method=method, n=42)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +78,21 @@ def test_documents_stand_from_the_worst_known_and_unmeasured_ones_last():
     documents = tuple(DocumentScore(document=name, n=n, adapter=share) for name, n, share in rows)
     found = re.findall(r">([a-z]+\.md)<", page_of(documents=documents))
     assert found == ["b.md", "a.md", "c.md", "z.md", "none.md"]
+
+
+def test_a_comparison_shows_points_interval_and_chance_and_is_coloured_when_that_is_small():
+    row = {
+        "question_set": "user", "model": "adapter", "method": "closed_book", "other": "b", "other_method": "rag",
+        "n": 60, "documents": 9, "accuracy": 0.5, "other_accuracy": 0.25, "difference": 0.25, "low": 0.1, "high": 0.4,
+        "gained": 20, "lost": 5, "p": 0.0004,
+    }  # fmt: skip
+    page = page_of(comparisons=(row, row | {"difference": -0.25, "p": 0.01}, row | {"p": 0.05}))
+    assert "<bdi>b + retrieval</bdi>" in page
+    assert page.count("+10.0 to +40.0") == 3
+    assert "&lt; 0.001" in page
+    assert re.findall(r'<span class="tag ?(\w*)">([+-][0-9.]+)<', page) == [
+        ("good", "+25.0"), ("bad", "-25.0"), ("", "+25.0")
+    ]  # fmt: skip
 
 
 def test_a_long_reply_is_cut_and_wrong_ones_stand_before_right_ones():

@@ -1,0 +1,72 @@
+"""What an evaluation hands over: replies, scores and comparisons made of them, as frozen records; no logic."""
+
+from typing import Literal
+
+from factory.rows import Row
+
+Kind = Literal["base", "adapter", "merged", "gguf", "endpoint"]
+Method = Literal["closed_book", "rag"]
+QuestionSet = Literal["unseen_phrasing", "unseen_fact", "general", "user"]
+
+
+class Reply(Row):
+    """One model's reply to one question and how it was graded, as `tasks.score.Grade` says."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    reply: str
+    correct: bool
+    exact: bool
+    contains: bool
+    f1: float
+    refused: bool
+    question_set: str
+    model: str
+    kind: Kind
+    method: Method
+    source: str | None
+
+
+class Score(Row):
+    """How many of `n` questions a model answered right, as a share with its 95 % interval.
+
+    `exact`, `contains` and `f1` are stricter and laxer ways to count on the same questions.
+    """
+
+    model: str
+    kind: Kind
+    question_set: QuestionSet
+    method: Method
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    exact: float
+    contains: float
+    f1: float
+
+
+class Comparison(Row):
+    """How a model did against another on the `n` questions of a set that both were asked and that count.
+
+    `difference` is its share of right answers less the other's, `low` to `high` the 95 % interval over `documents`
+    drawn anew (a question on none is one of its own). `gained` questions it alone got right, `lost` the other alone;
+    `p` is McNemar's exact test of the two.
+    """
+
+    question_set: QuestionSet
+    model: str
+    method: Method
+    other: str
+    other_method: Method
+    n: int
+    documents: int
+    accuracy: float
+    other_accuracy: float
+    difference: float
+    low: float
+    high: float
+    gained: int
+    lost: int
+    p: float
