@@ -28,10 +28,22 @@ class Reply(Row):
     source: str | None
 
 
+class Share(Row):
+    """A share of `n` with its 95 % interval."""
+
+    n: int
+    share: float
+    low: float
+    high: float
+
+
 class Score(Row):
     """How many of `n` questions a model answered right, as a share with its 95 % interval.
 
-    `exact`, `contains` and `f1` are stricter and laxer ways to count on the same questions.
+    `n` are the questions of the set that have an answer; where none has, all, and right is to decline. `exact`,
+    `contains` and `f1` are stricter and laxer ways to count on the same questions. `refused` is the share of questions
+    without an answer that the model declined, `wrongly_refused` that of answerable ones which it declined instead of
+    answering them right; each is None when no such question was asked.
     """
 
     model: str
@@ -45,6 +57,8 @@ class Score(Row):
     exact: float
     contains: float
     f1: float
+    refused: Share | None
+    wrongly_refused: Share | None
 
 
 class Comparison(Row):
@@ -70,3 +84,18 @@ class Comparison(Row):
     gained: int
     lost: int
     p: float
+
+
+class DocumentScore(Row):
+    """The share of the `n` answerable questions of a set on one document that each model answered right.
+
+    Retrieval was asked `rag_n` of them; a model that was asked none has None.
+    """
+
+    document: str
+    question_set: QuestionSet
+    n: int
+    base: float | None = None
+    adapter: float | None = None
+    rag: float | None = None
+    rag_n: int = 0

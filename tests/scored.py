@@ -8,6 +8,7 @@ def make_score(**changes) -> Score:
     fields = {
         "model": "adapter", "kind": "adapter", "question_set": "user", "method": "closed_book", "n": 100,
         "accuracy": 0.5, "low": 0.4, "high": 0.6, "exact": 0.3, "contains": 0.5, "f1": 0.4,
+        "refused": None, "wrongly_refused": None,
     }  # fmt: skip
     return Score(**(fields | changes))
 

@@ -17,7 +17,6 @@ from factory.bundle.manifest import MANIFEST, BundleFile, Gate, all_files, read_
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
     DocumentLoss,
-    DocumentScore,
     FileSize,
     LossPoint,
     QuarantinedFile,
@@ -28,7 +27,7 @@ from factory.report.model import (
 )
 from factory.report.page import render_page
 from factory.report.verdict import main_set, pick, verdict
-from factory.scores import Comparison, Reply, Score
+from factory.scores import Comparison, DocumentScore, Reply, Score
 
 # Which folder a stage writes, as in the pipeline, which a report knows nothing of.
 FOLDERS = {

@@ -4,7 +4,7 @@ import json
 from typing import Any, Literal
 
 from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate
-from factory.scores import Comparison, Score
+from factory.scores import Comparison, DocumentScore, Score
 
 
 class StageTime(Frozen):
@@ -22,16 +22,6 @@ class QuarantinedFile(Frozen):
     path: str
     reason: str
     detail: str
-
-
-class DocumentScore(Frozen):
-    """The share of one document's `n` questions that each model answered; None where it was not asked."""
-
-    document: str
-    n: int
-    base: float | None = None
-    adapter: float | None = None
-    rag: float | None = None
 
 
 class DocumentLoss(Frozen):

@@ -8,11 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from factory.bundle.card import METHODS, QUESTION_SETS
-from factory.report import charts
+from factory.report import charts, tables
 from factory.report.model import Report, Sample
-from factory.report.verdict import SIGNIFICANCE, main_set
-from factory.scores import Comparison, Score
-from factory.tasks.compare import chance, points
+from factory.report.verdict import main_set
+from factory.scores import DocumentScore, Score
 
 NOTHING = "\u2013"
 MAX_ROWS = 200
@@ -43,6 +42,8 @@ def render_page(report: Report) -> str:
     )
     environment.filters |= {
         "percent": _percent,
+        "right_of": _right,
+        "part": lambda share: _percent(share and share.share),
         "size": _size,
         "duration": _duration,
         "number": _number,
@@ -56,10 +57,10 @@ def render_page(report: Report) -> str:
         css=Markup(source),
         known=_score_groups(report, ("user", "unseen_phrasing")),
         kept=_score_groups(report, ("unseen_fact", "general")),
-        comparisons=_comparison_groups(report),
-        documents=sorted(
-            report.documents, key=lambda row: (row.adapter is None, row.adapter or 0.0, -row.n, row.document)
-        ),
+        comparisons=[(TITLES[name], rows) for name, rows in tables.comparisons(report).items()],
+        documents=tables.documents(report),
+        nothing=DocumentScore(document="", question_set="user", n=0),
+        document_sets=tables.document_sets(report),
         curves=_curves(report),
         size_chart=_chart(charts.size_chart, report.sizes)
         if any(s.accuracy is not None for s in report.sizes)
@@ -108,29 +109,6 @@ def _score_groups(report: Report, question_sets: Sequence[str]) -> list[dict[str
                 }
             )
     return groups
-
-
-def _comparison_groups(report: Report) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return by question set what stands in a row of the table of comparisons."""
-    groups = []
-    for question_set, title in TITLES.items():
-        rows = [_comparison_row(row) for row in report.comparisons if row.question_set == question_set]
-        if rows:
-            groups.append((title, rows))
-    return groups
-
-
-def _comparison_row(row: Comparison) -> dict[str, Any]:
-    better = "good" if row.difference > 0 else "bad"
-    return {
-        "model": row.model,
-        "other": row.other + (" + retrieval" if row.other_method == "rag" else ""),
-        "n": row.n,
-        "difference": points(row.difference),
-        "tone": better if row.p < SIGNIFICANCE else "",
-        "interval": f"{points(row.low)} to {points(row.high)}",
-        "p": chance(row.p),
-    }
 
 
 def _bar_order(score: Score) -> int:
@@ -196,6 +174,10 @@ def _plain(value: Any) -> str:
 
 def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f} %"
+
+
+def _right(share: float | None, n: int) -> str:
+    return NOTHING if share is None else f"{round(share * n)} of {n}"
 
 
 def _size(value: float | None) -> str:

@@ -91,7 +91,7 @@ def evaluate(
     write_rows(work / "answers.jsonl", replies)
     store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies)])
     store.write_json(work / "comparisons.json", [row.model_dump() for row in comparisons(replies)])
-    store.write_json(work / "documents.json", by_document(replies))
+    store.write_json(work / "documents.json", [row.model_dump() for row in by_document(replies)])
     for part in work.glob("replies-*.jsonl"):
         part.unlink()
     counts = {"questions": len(asked), "models": len(contestants), "replies": len(replies)}

@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from factory.scores import Reply, Score
+from factory.scores import DocumentScore, Reply, Score, Share
 from factory.tasks.score import interval
 
 DIGITS = 4  # of a share in a file
@@ -29,35 +28,60 @@ def scores(replies: Iterable[Reply]) -> list[Score]:
 
 
 def _score(rows: Sequence[Reply]) -> Score:
-    right = sum(row.correct for row in rows)
-    low, high = interval(right, len(rows))
-    first, n = rows[0], len(rows)
+    asked, first = counted(rows), rows[0]
+    right = _share([row.correct for row in asked])
+    assert right is not None, "a group has replies, and some of them count"
     return Score.model_validate(
         {
             "model": first.model,
             "kind": first.kind,
             "question_set": first.question_set,
             "method": first.method,
-            "n": n,
-            "accuracy": round(right / n, DIGITS),
-            "low": round(low, DIGITS),
-            "high": round(high, DIGITS),
-            "exact": round(sum(row.exact for row in rows) / n, DIGITS),
-            "contains": round(sum(row.contains for row in rows) / n, DIGITS),
-            "f1": round(sum(row.f1 for row in rows) / n, DIGITS),
+            "n": right.n,
+            "accuracy": right.share,
+            "low": right.low,
+            "high": right.high,
+            "exact": round(sum(row.exact for row in asked) / right.n, DIGITS),
+            "contains": round(sum(row.contains for row in asked) / right.n, DIGITS),
+            "f1": round(sum(row.f1 for row in asked) / right.n, DIGITS),
+            "refused": _share([row.refused for row in rows if not row.answers]),
+            "wrongly_refused": _share([row.refused and not row.correct for row in rows if row.answers]),
         }
     )
 
 
-def by_document(replies: Iterable[Reply]) -> list[dict[str, Any]]:
-    """Return the accuracy of base, adapter and retrieval on each source document's questions."""
-    table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+def _share(hits: Sequence[bool]) -> Share | None:
+    if not hits:
+        return None
+    low, high = (round(end, DIGITS) for end in interval(sum(hits), len(hits)))
+    return Share(n=len(hits), share=round(sum(hits) / len(hits), DIGITS), low=low, high=high)
+
+
+def describe(score: Score) -> str:
+    """Return a score as one line of text, with what the model declined where that was asked or happened."""
+    line = (
+        f"{score.model:<28} {score.method:<12} {score.question_set:<18} "
+        f"{score.accuracy:6.1%}  [{score.low:.1%}, {score.high:.1%}]  n={score.n}"
+    )
+    if score.refused and score.wrongly_refused:
+        line += f"  refused {score.refused.share:.1%} of {score.refused.n} without an answer"
+    if score.wrongly_refused and score.wrongly_refused.share:
+        line += f"  wrongly refused {score.wrongly_refused.share:.1%}"
+    return line
+
+
+def by_document(replies: Iterable[Reply]) -> list[DocumentScore]:
+    """Return how base, adapter and retrieval did on each source document, question set by question set."""
+    table: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for reply in replies:
         column = "rag" if reply.method == "rag" else reply.kind
         if reply.source and reply.answers and column in {"base", "adapter", "rag"}:
-            table[reply.source][column].append(reply.correct)
+            table[(reply.source, reply.question_set)][column].append(reply.correct)
     return [
-        {"document": document, "n": len(columns["adapter"])}
-        | {name: round(sum(right) / len(right), DIGITS) for name, right in sorted(columns.items()) if right}
-        for document, columns in sorted(table.items())
+        DocumentScore.model_validate(
+            {"document": document, "question_set": question_set, "n": len(columns["adapter"])}
+            | {name: round(sum(right) / len(right), DIGITS) for name, right in columns.items() if right}
+            | {"rag_n": len(columns["rag"])}
+        )
+        for (document, question_set), columns in sorted(table.items())
     ]

@@ -274,8 +274,15 @@ def write_run(out, failing=()):
     write_json(
         out / "evaluation/documents.json",
         [
-            {"document": name, "n": 9 + i, "base": 0.0 if i % 3 else 0.11, "adapter": share}
-            | ({"rag": min(1.0, 0.4 + 0.06 * i)} if i % 4 else {})
+            {
+                "document": name,
+                "question_set": question_set,
+                "n": 9 + i,
+                "base": 0.0 if i % 3 else 0.11,
+                "adapter": share,
+            }
+            | ({"rag": min(1.0, 0.4 + 0.06 * i), "rag_n": 5} if i % 4 else {})
+            for question_set in ("unseen_phrasing", "user")
             for i, (name, share) in enumerate(zip(DOCUMENTS, accuracies, strict=True))
         ],
     )
