@@ -17,12 +17,14 @@ from factory.rows import Chunk, Question, read_rows, write_rows
 from factory.scores import Method, Reply
 from factory.tasks import questions as question_files
 from factory.tasks.compare import comparisons
+from factory.tasks.lm_eval import write_tasks
 from factory.tasks.score import grade
 from factory.tasks.tally import by_document, scores
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 4
 BATCH = 64
+LM_EVAL = "lm_eval"
 
 
 class EvaluateConfig(BaseModel):
@@ -69,6 +71,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write scores, comparisons and documents as `.json` and `answers.jsonl`; replies from before a kill are kept.
 
+    The questions stand in `lm_eval/` as well, as tasks of lm-evaluation-harness.
     `base` is the prepared base folder, `base_name` the name that its scores carry.
 
     Raises:
@@ -92,6 +95,7 @@ def evaluate(
     store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies)])
     store.write_json(work / "comparisons.json", [row.model_dump() for row in comparisons(replies)])
     store.write_json(work / "documents.json", [row.model_dump() for row in by_document(replies)])
+    write_tasks(work / LM_EVAL, asked, config.max_answer_tokens)
     for part in work.glob("replies-*.jsonl"):
         part.unlink()
     counts = {"questions": len(asked), "models": len(contestants), "replies": len(replies)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from factory.bundle.template import TurnTemplate
 
 CODE_VERSION = 3
-ADAPTER_GGUF, PEFT_FOLDER = "adapter.gguf", "adapter"
+ADAPTER_GGUF, PEFT_FOLDER, LM_EVAL = "adapter.gguf", "adapter", "lm_eval"
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SIXTEEN_BIT = ("F16", "BF16")
 PREFERRED = "Q8_0"  # mean divergence from F16 of 0.001 nats on SmolLM2-135M: nothing to see in the scores
@@ -69,7 +69,7 @@ def export(
     system: str,
     work: Path,
 ) -> dict[str, Any]:
-    """Write the bundle: GGUF files, adapter, Modelfile, model card, README, manifest and checksums; return counts.
+    """Write the bundle and return counts: GGUF files, adapter, test questions, texts, manifest and checksums.
 
     Raises:
         GateError: no file passed its checks.
@@ -106,10 +106,12 @@ def export(
         scores=store.read_json(evaluation / "scores.json"),
     )
     _write_texts(contents, template, report, folders, work)
+    shutil.copytree(evaluation / LM_EVAL, work / LM_EVAL)
     contents = contents.model_copy(update={"files": manifest.list_files(work, known=weights)})
     manifest.write_manifest(work, contents)
     known_words = f"{name} {system} {identity['name']}"
-    privacy.refuse_leaks(work, local_folders=[*vars(folders).values(), work], known_words=known_words)
+    local = [*vars(folders).values(), work]
+    privacy.refuse_leaks(work, local_folders=local, known_words=known_words, quotes=work / LM_EVAL)
     return {
         "files": len(contents.files),
         "default_file": default,

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from factory.scores import Reply
-from factory.tasks import compare, tally
+from factory.tasks import compare, lm_eval, questions, tally
 
 DOCUMENTS = (
     "field/clock-change-march-2026.xlsx",
@@ -270,6 +270,7 @@ def write_run(out, failing=()):
     write_lines(out / "evaluation/answers.jsonl", answers)
     write_json(out / "evaluation/scores.json", make_scores(answers))
     write_json(out / "evaluation/comparisons.json", make_comparisons(answers))
+    lm_eval.write_tasks(out / "evaluation/lm_eval", questions.general_questions()[:3], 24)
     accuracies = (0.0, 0.17, 0.33, 0.4, 0.5, 0.5, 0.58, 0.61, 0.67, 0.75, 0.83, 1.0)
     write_json(
         out / "evaluation/documents.json",

@@ -13,7 +13,7 @@ from factory.backends.models import ModelReference
 from factory.errors import ArtifactError, BackendError, EvaluateError
 from factory.facts.abstain import ABSTENTION
 from factory.rows import Question, write_rows
-from factory.scores import Comparison, Reply, Score
+from factory.scores import Comparison, DocumentScore, Reply, Score
 from factory.stages import evaluate as stage
 from factory.stages.evaluate import (
     BATCH,
@@ -197,6 +197,11 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
         "comparisons.json",
         "documents.json",
         "answers.jsonl",
+        "lm_eval",
+    }
+    names = {path.name for path in (folders["work"] / "lm_eval").iterdir()}
+    assert names == {
+        f"adapter_factory_{name}.{end}" for name in ("user", "unseen_phrasing") for end in ("yaml", "jsonl")
     }
     compared = [Comparison(**row) for row in store.read_json(folders["work"] / "comparisons.json")]
     held_out = [row for row in compared if row.question_set == "unseen_phrasing"]
@@ -204,8 +209,10 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
         ("adapter", "b", "closed_book", 0.75), ("adapter", "b", "rag", 0.75),
         ("model-Q8_0.gguf", "adapter", "closed_book", -0.25), ("model-Q4_K_M.gguf", "adapter", "closed_book", -0.5),
     }  # fmt: skip
-    documents = {row["document"]: row for row in store.read_json(folders["work"] / "documents.json")}
-    assert documents["doc0.md"] == {"document": "doc0.md", "n": 2, "adapter": 1.0, "base": 0.5, "rag": 0.5}
+    documents = [DocumentScore(**row) for row in store.read_json(folders["work"] / "documents.json")]
+    assert documents[0] == DocumentScore(
+        document="doc0.md", question_set="unseen_phrasing", n=2, adapter=1.0, base=0.5, rag=0.5, rag_n=2
+    )
     lines = (folders["work"] / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert set(json.loads(lines[0])) == set(Reply.model_fields)
 
