@@ -99,3 +99,28 @@ class DocumentScore(Row):
     adapter: float | None = None
     rag: float | None = None
     rag_n: int = 0
+
+
+class Judgement(Row):
+    """How a model's replies to `n` questions did against another's before a judge that saw each pair in both orders.
+
+    `won` and `lost` hold in both orders, `tied` is a tie in both; `flipped` verdicts change with the order. A tie or a
+    flip counts as half in `win_rate`. Of the two verdicts a question, `unclear` ones said nothing and count as a tie.
+    `p` is the exact test of `won` and `lost`.
+    """
+
+    judge: str
+    question_set: QuestionSet
+    model: str
+    method: Method
+    other: str
+    other_method: Method
+    n: int
+    won: int
+    lost: int
+    tied: int
+    flipped: int
+    unclear: int
+    win_rate: float
+    flip_rate: float
+    p: float

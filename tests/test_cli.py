@@ -468,9 +468,13 @@ def test_evaluate_of_a_model_prints_a_row_a_score_and_writes_them(factory, tmp_p
     out_file = tmp_path / "scores.json"
     code, out, _ = factory("evaluate", "m", "--questions", "q.jsonl", "--json", out_file)
     assert code == 0
-    assert asked == [("m", cli.Path("q.jsonl"), None)]
+    assert asked == [("m", cli.Path("q.jsonl"), None, None)]
     assert out.split() == ["m", "closed_book", "user", "50.0%", "[10.0%,", "90.0%]", "n=4"]
-    assert json.loads(out_file.read_text()) == {"scores": [score.model_dump()], "comparisons": []}
+    assert json.loads(out_file.read_text()) == {
+        "scores": [score.model_dump()],
+        "comparisons": [],
+        "judgements": [],
+    }
 
 
 def test_recipe_schema_and_check_print_json(factory, recipe):
