@@ -122,30 +122,40 @@ def evaluate(
     rag: Annotated[
         Path | None, typer.Option(help="A chunks folder to retrieve passages from as well.")
     ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write scores, comparisons and judgements to this file.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="An OpenAI-compatible URL that judges replies; questions, answers and replies go there."
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's model.")] = None,
+    judge_key_env: Annotated[
+        str, typer.Option(help="The environment variable with the judge's key; '' for none.")
+    ] = "OPENAI_API_KEY",
     overrides: Overrides = None,
     out: OutFolder = None,
 ) -> None:
     """Score a model closed-book on a file of questions; with a recipe, run its evaluate stage."""
     if model.endswith(RECIPE_SUFFIXES):
-        _refuse("a recipe names its questions itself", questions=questions, rag=rag, json=json_out)
+        _refuse(
+            "a recipe names its questions itself", questions=questions, rag=rag, json=json_out, judge=judge
+        )
         _run_stage("evaluate", Path(model), overrides, out)
         return
     _refuse("it is for recipes", set=overrides, out=out)
     with _quiet_libraries():
-        from factory.judge import evaluate_model
+        from factory.judge import evaluate_model, judge_endpoint
 
         _check_bundle(model)
-        rows = evaluate_model(model, questions, rag)
-    for row in rows:
-        typer.echo(
-            f"{row.model:<28} {row.method:<12} {row.question_set:<18} "
-            f"{row.accuracy:6.1%}  [{row.low:.1%}, {row.high:.1%}]  n={row.n}"
-        )
+        found = evaluate_model(model, questions, rag, judge_endpoint(judge, judge_model, judge_key_env))
+    typer.echo("\n".join(found.lines()))
     if json_out:
         from factory.store import write_json
 
-        write_json(json_out, [row.model_dump() for row in rows])
+        write_json(json_out, found.as_json())
 
 
 def _check_bundle(model: str) -> None:

@@ -1,12 +1,20 @@
 """The commands that look at one model: score it on a user's questions, or check a bundle from end to end."""
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from factory.backends.endpoint import open_endpoint
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
 from factory.errors import UsageError
+from factory.progress import Progress
 from factory.rows import Chunk, Question
-from factory.stages.evaluate import Contestant, EvaluateConfig, Score, ask, rag_contestant, scores
+from factory.scores import Comparison, Judgement, Reply, Score
+from factory.stages.evaluate import Contestant, EvaluateConfig, ask, rag_contestant
+from factory.tasks import compare, judging, tally
 from factory.tasks.questions import general_questions, read_user_questions
 from factory.tasks.retrieval import read_chunks
 
@@ -15,16 +23,71 @@ ALL_QUESTIONS = 1_000_000
 RECHECK_QUESTIONS = 60
 
 
-def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list[Score]:
+@dataclass(frozen=True)
+class JudgeEndpoint:
+    """An OpenAI-compatible endpoint that judges replies; `key_env` names the variable with its key, '' for none."""
+
+    url: str
+    model: str
+    key_env: str
+
+
+def judge_endpoint(url: str | None, model: str | None, key_env: str) -> JudgeEndpoint | None:
+    """Return the judge that some options name, if they name one.
+
+    Raises:
+        UsageError: one option is missing, or the key is not there.
+    """
+    if url is None:
+        if model:
+            raise UsageError("--judge-model needs --judge, the URL where the judge is")
+        return None
+    if not url.startswith(("http://", "https://")) or not model:
+        raise UsageError(f"--judge {url!r} needs http:// or https:// in front, and --judge-model")
+    if key_env and not os.environ.get(key_env):
+        raise UsageError(
+            f"The environment variable {key_env} is empty: set it to the judge's key, or add --judge-key-env ''"
+        )
+    return JudgeEndpoint(url, model, key_env)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about a model beside those it is compared with."""
+
+    scores: Sequence[Score]
+    comparisons: Sequence[Comparison]
+    judgements: Sequence[Judgement] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as values of JSON, the rows as in a run's report."""
+        return {name: [row.model_dump() for row in rows] for name, rows in vars(self).items()}
+
+    def lines(self) -> list[str]:
+        """Return it as lines of text: a score each, then a comparison each, then what the judge said."""
+        return [
+            *map(tally.describe, self.scores),
+            *map(compare.describe, self.comparisons),
+            *map(judging.describe, self.judgements),
+        ]
+
+
+def evaluate_model(
+    model: str, questions: Path | None, rag: Path | None, judge: JudgeEndpoint | None = None
+) -> Evaluation:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
     An adapter is shown beside its base, a bundle's file beside base and adapter. With retrieval answer base and
     adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
+    A judge compares the adapter's replies, else the model's, with those of the base with retrieval if there are any,
+    else the base's.
     Everything is found and checked before the first question.
 
     Raises:
-        UsageError: there is no such model, the retrieval folder holds no chunks, or no question can be asked with it.
+        UsageError: there is no such model, the retrieval folder holds no chunks, no question can be asked with it, or
+            there is nothing for the judge to compare.
         BaseModelError: a base cannot be found, or a file is damaged.
+        BackendError: the judge does not answer.
     """
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
     references = _compared(model)
@@ -38,9 +101,31 @@ def evaluate_model(model: str, questions: Path | None, rag: Path | None) -> list
             for reference in references
             if reference.kind in {"base", "adapter"} or len(references) == 1
         ]
+    if judge and len(contestants) < 2:
+        raise UsageError(
+            f"There is nothing to judge {model!r} against: name passages with --rag, or an adapter"
+        )
+    backend = open_endpoint(judge) if judge else None
     limit, system = config.max_answer_tokens, references[-1].system
-    replies = [reply for contestant in contestants for reply in ask(contestant, limit, system, None)]
-    return scores(replies)
+    found = [ask(contestant, limit, system, None) for contestant in contestants]
+    replies = [reply for rows in found for reply in rows]
+    judgements = [_judge(found, references, backend, judge.model)] if judge and backend else []
+    return Evaluation(tally.scores(replies), compare.comparisons(replies), judgements)
+
+
+def _judge(
+    found: Sequence[Sequence[Reply]], references: Sequence[ModelReference], backend: judging.Judge, name: str
+) -> Judgement:
+    """Return how the replies of adapter or model do against those of base or model with retrieval, else of the base."""
+    mine = next(
+        (rows for rows, model in zip(found, references, strict=False) if model.kind == "adapter"), None
+    )
+    mine = mine or found[len(references) - 1]
+    rows = found[len(references)] if len(found) > len(references) else found[0]
+    others = {reply.id: reply for reply in rows}
+    pairs = [(reply, others[reply.id]) for reply in mine if reply.id in others]
+    with Progress(f"judge by {name}") as bar:
+        return judging.judge(pairs, backend, name, lambda done: bar.update(done, len(pairs)))
 
 
 def _compared(model: str) -> list[ModelReference]:

@@ -8,6 +8,8 @@ from typing import Any
 from factory.errors import GateError
 from factory.pipeline import Outcome, Run
 from factory.report.build import write_report
+from factory.scores import Score
+from factory.tasks.tally import describe
 
 
 def finish(run: Run, outcome: Outcome, say: Callable[[str], None]) -> None:
@@ -28,10 +30,7 @@ def closing_lines(out: Path, report: dict[str, Any], *, finished: bool) -> list[
     """Return the last lines of a run."""
     lines = ["", str(report["verdict"]), ""]
     for score in report["scores"]:
-        lines.append(
-            f"  {score['model']:<26} {score['method']:<12} {score['question_set']:<18} "
-            f"{score['accuracy']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]  n={score['n']}"
-        )
+        lines.append(f"  {describe(Score.model_validate(score))}")
     lines += ["", f"report  {out / 'report.html'}"]
     if finished:
         bundle = out / "bundle"

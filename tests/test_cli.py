@@ -15,9 +15,9 @@ from factory import cli, pipeline, store
 from factory.bundle import manifest
 from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
 from factory.errors import SynthesizeError
-from factory.stages.evaluate import Score
 from factory.stages.export import export
 from tests.made import make_chunks
+from tests.scored import make_score
 
 COMMANDS = (*pipeline.STAGES, "run", "plan", "ask", "list", "show", "doctor", "recipe", "serve")
 COMMANDS += ("push-ollama", "learn-from-feedback")
@@ -466,24 +466,20 @@ def test_verify_passes_a_whole_bundle_and_exits_3_for_a_changed_byte(factory, bu
 def test_evaluate_of_a_model_prints_a_row_a_score_and_writes_them(factory, tmp_path, monkeypatch):
     from factory import judge
 
-    score = Score(
-        model="m",
-        kind="gguf",
-        question_set="user",
-        method="closed_book",
-        n=4,
-        accuracy=0.5,
-        low=0.1,
-        high=0.9,
-    )
+    score = make_score(model="m", kind="gguf", n=4, low=0.1, high=0.9)
     asked = []
-    monkeypatch.setattr(judge, "evaluate_model", lambda *arguments: asked.append(arguments) or [score])
+    found = judge.Evaluation([score], [])
+    monkeypatch.setattr(judge, "evaluate_model", lambda *arguments: asked.append(arguments) or found)
     out_file = tmp_path / "scores.json"
     code, out, _ = factory("evaluate", "m", "--questions", "q.jsonl", "--json", out_file)
     assert code == 0
-    assert asked == [("m", cli.Path("q.jsonl"), None)]
+    assert asked == [("m", cli.Path("q.jsonl"), None, None)]
     assert out.split() == ["m", "closed_book", "user", "50.0%", "[10.0%,", "90.0%]", "n=4"]
-    assert json.loads(out_file.read_text()) == [score.model_dump()]
+    assert json.loads(out_file.read_text()) == {
+        "scores": [score.model_dump()],
+        "comparisons": [],
+        "judgements": [],
+    }
 
 
 def test_recipe_schema_and_check_print_json(factory, recipe):

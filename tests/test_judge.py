@@ -10,8 +10,10 @@ import torch
 from factory import hardware, judge, store
 from factory.bundle.manifest import BaseIdentity, list_files, write_manifest
 from factory.errors import BaseModelError, EvaluateError, UsageError
-from factory.judge import evaluate_model, verify_bundle_fully
+from factory.judge import evaluate_model, judge_endpoint, verify_bundle_fully
 from factory.rows import write_rows
+from factory.scores import Comparison, Score
+from tests.backends.chat_stub import running_stub
 from tests.bundle.manifests import make_manifest
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
@@ -69,7 +71,7 @@ def asked(monkeypatch) -> list[tuple[str, str, str, str]]:
 
 
 def table(model: Path, place: Path, rag: Path | None = None) -> dict[tuple[str, str, str], float]:
-    rows = evaluate_model(str(model), place / "mine.jsonl", rag)
+    rows = evaluate_model(str(model), place / "mine.jsonl", rag).scores
     assert {(row.question_set, row.n) for row in rows} == {("user", len(TINY_ROWS))}
     return {(row.model, row.kind, row.method): row.accuracy for row in rows}
 
@@ -79,6 +81,23 @@ def test_an_adapter_is_shown_beside_its_base(place: Path) -> None:
     assert list(found) == [(TINY_NAME, "base", "closed_book"), ("adapter", "adapter", "closed_book")]
     assert found["adapter", "adapter", "closed_book"] == 1.0
     assert found[TINY_NAME, "base", "closed_book"] < 0.5
+
+
+def test_an_adapter_is_compared_with_its_base_and_with_retrieval(place: Path) -> None:
+    found = evaluate_model(str(place / "adapter"), place / "mine.jsonl", place / "chunks")
+    assert [(row.model, row.other, row.other_method) for row in found.comparisons] == [
+        ("adapter", TINY_NAME, "closed_book"),
+        ("adapter", TINY_NAME, "rag"),
+    ]
+    assert all(
+        row.n == len(TINY_ROWS) and row.difference > 0.5 and row.lost == 0 for row in found.comparisons
+    )
+    assert [set(found.as_json()[key][0]) for key in ("scores", "comparisons")] == [
+        set(Score.model_fields), set(Comparison.model_fields)
+    ]  # fmt: skip
+    lines = found.lines()
+    assert len(lines) == 3 + 2
+    assert lines[3].startswith(f"adapter against {TINY_NAME}, user: +")
 
 
 def test_a_bundle_is_shown_as_base_adapter_and_its_default_file(place: Path) -> None:
@@ -125,6 +144,49 @@ def test_without_a_file_the_general_questions_are_asked(place: Path, asked) -> N
     assert len(asked) == 1
     with pytest.raises(UsageError, match="can be looked up with --rag: name some"):
         evaluate_model(TINY_NAME, None, place / "chunks")
+
+
+def test_a_judge_compares_the_adapter_with_its_base_or_with_retrieval(place: Path, monkeypatch) -> None:
+    right = {answer for _, answer in TINY_ROWS}
+
+    def prefer_right(prompt: str) -> str:
+        first = prompt.split("Reply A: ")[1].split("\n")[0]
+        return "A" if first in right else "B"
+
+    monkeypatch.setenv("JUDGE_KEY", "s3cret")
+    with running_stub() as stub:
+        stub.reply = prefer_right
+        endpoint = judge_endpoint(stub.url, "gpt", "JUDGE_KEY")
+        for rag, method in ((None, "closed_book"), (place / "chunks", "rag")):
+            found = evaluate_model(str(place / "adapter"), place / "mine.jsonl", rag, endpoint)
+            (row,) = found.judgements
+            assert (row.judge, row.model, row.other, row.other_method) == (
+                "gpt",
+                "adapter",
+                TINY_NAME,
+                method,
+            )
+            assert (row.n, row.flipped, row.lost) == (len(TINY_ROWS), 0, 0)
+            assert row.win_rate > 0.7
+            assert found.as_json()["judgements"] == [row.model_dump()]
+            assert found.lines()[-1].startswith("gpt judges adapter against")
+        assert {seen[1]["Authorization"] for seen in stub.seen} == {"Bearer s3cret"}
+
+
+def test_a_judge_needs_all_its_options_and_something_to_compare(place: Path, asked, monkeypatch) -> None:
+    monkeypatch.delenv("NO_KEY", raising=False)
+    assert judge_endpoint(None, None, "NO_KEY") is None
+    for url, model, key_env, message in (
+        (None, "gpt", "", "needs --judge"),
+        ("http://x/v1", None, "", "and --judge-model"),
+        ("x/v1", "gpt", "", "needs http"),
+        ("http://x/v1", "gpt", "NO_KEY", "NO_KEY is empty"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            judge_endpoint(url, model, key_env)
+    with pytest.raises(UsageError, match="nothing to judge"):
+        evaluate_model(TINY_NAME, place / "mine.jsonl", None, judge_endpoint("http://x/v1", "gpt", ""))
+    assert asked == []
 
 
 def test_every_fault_comes_before_the_first_question(place: Path, asked, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from factory import library, store
-from factory.bundle.manifest import BaseIdentity, BundleFile, Gate, Manifest, Origin, Sampling, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Gate, Manifest, Origin, Sampling
 from factory.errors import UsageError
+from tests.scored import make_score
 
 
 def write_bundle(folder, name):
@@ -21,8 +22,8 @@ def write_bundle(folder, name):
         left_out=(),
         gates=(Gate(name="kl", subject="model-Q8_0.gguf", value=0.2, limit=0.1, passed=False),),
         scores=(
-            Score(model="smollm2", kind="base", accuracy=0.02, **score),
-            Score(model="adapter", kind="adapter", accuracy=0.613, **score),
+            make_score(model="smollm2", kind="base", accuracy=0.02, **score),
+            make_score(model="adapter", kind="adapter", accuracy=0.613, **score),
         ),
     )
     folder.mkdir(parents=True)

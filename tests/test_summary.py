@@ -9,12 +9,10 @@ from factory import store
 from factory.errors import GateError, TrainError
 from factory.pipeline import Outcome, StageResult
 from factory.summary import closing_lines, finish
+from tests.scored import make_score
 
-SCORE = {"model": "adapter", "method": "closed_book", "question_set": "unseen_phrasing", "n": 150}
-REPORT = {
-    "verdict": "It knows.",
-    "scores": [SCORE | {"accuracy": 0.5467, "low": 0.46651, "high": 0.6249}],
-}
+SCORE = make_score(question_set="unseen_phrasing", n=150, accuracy=0.5467, low=0.46651, high=0.6249)
+REPORT = {"verdict": "It knows.", "scores": [SCORE.model_dump()]}
 RUN_OUT = Path("build/tolvane")
 
 
@@ -38,13 +36,14 @@ def test_scores_stand_in_columns_with_interval_and_count():
     lines = closing_lines(RUN_OUT, REPORT, finished=False)
     assert lines[:3] == ["", "It knows.", ""]
     assert lines[3] == (
-        "  adapter                    closed_book  unseen_phrasing     54.7%  [46.7%, 62.5%]  n=150"
+        "  adapter                      closed_book  unseen_phrasing     54.7%  [46.7%, 62.5%]  n=150"
     )
     assert lines[4:] == ["", "report  build/tolvane/report.html"]
 
 
 def test_columns_hold_the_widest_share_and_the_narrowest():
-    rows = [SCORE | {"accuracy": share, "low": share, "high": share, "n": 1} for share in (0.0, 1.0)]
+    changes = [{"accuracy": share, "low": share, "high": share, "n": 1} for share in (0.0, 1.0)]
+    rows = [SCORE.model_copy(update=change).model_dump() for change in changes]
     lines = closing_lines(RUN_OUT, REPORT | {"scores": rows}, finished=False)[3:5]
     assert [line.index("%") for line in lines] == [lines[0].index("%")] * 2
     assert lines[1].endswith("100.0%  [100.0%, 100.0%]  n=1")

@@ -15,9 +15,20 @@ TIMEOUT_S = 120.0
 class EndpointConfig(Protocol):
     """What an endpoint needs to be told."""
 
-    url: str | None
-    model: str
-    key_env: str
+    @property
+    def url(self) -> str | None:
+        """The address, up to `/v1`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model's name there."""
+        ...
+
+    @property
+    def key_env(self) -> str:
+        """The environment variable that holds the key; '' for none."""
+        ...
 
 
 class EndpointBackend:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from factory.bundle.manifest import Manifest, Score
+from factory.bundle.manifest import Manifest
+from factory.scores import Score, Share
 
 TIMES = "\u00d7"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -78,8 +79,9 @@ def model_card(manifest: Manifest, story: Story) -> str:
         f"- Everything the base model cannot do ({base.name}), it cannot do either.",
         "## Scores",
         _score_table(manifest.scores),
-        "Intervals are 95 % Wilson intervals. The questions in unseen phrasing and on withheld facts do not stand in "
-        "the training rows.",
+        "Intervals are 95 % Wilson intervals. Refused: of questions without an answer, those the model declined; "
+        "wrongly refused: of those that have one. The questions in unseen phrasing and on withheld facts do not stand "
+        "in the training rows.",
         "## How it was trained",
         _settings_text(story),
         "## Where the training rows come from",
@@ -150,10 +152,17 @@ def _score_table(scores: Sequence[Score]) -> str:
             score.n,
             f"{100 * score.accuracy:.1f} %",
             f"{100 * score.low:.1f} to {100 * score.high:.1f} %",
+            _percent(score.refused),
+            _percent(score.wrongly_refused),
         )
         for score in sorted(scores, key=lambda score: order.index(score.question_set))
     ]
-    return _table(["questions", "model", "method", "n", "right", "95 % interval"], rows)
+    head = ["questions", "model", "method", "n", "right", "95 % interval", "refused", "wrongly refused"]
+    return _table(head, rows)
+
+
+def _percent(share: Share | None) -> str:
+    return f"{100 * share.share:.1f} %" if share else ""
 
 
 def _settings_text(story: Story) -> str:

@@ -13,31 +13,16 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from factory import store
 from factory.artifacts import RECORD
 from factory.errors import ArtifactError, ExportError
+from factory.scores import Score
 
 MANIFEST, SUMS, MODELFILE = "manifest.json", "SHA256SUMS", "Modelfile"
 SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-Kind = Literal["base", "adapter", "merged", "gguf", "endpoint"]
-Method = Literal["closed_book", "rag"]
-QuestionSet = Literal["unseen_phrasing", "unseen_fact", "general", "user"]
 
 
 class Frozen(BaseModel):
     """A frozen record whose unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Score(Frozen):
-    """How many of `n` questions a model answered, as a share with its 95 % interval."""
-
-    model: str
-    kind: Kind
-    question_set: QuestionSet
-    method: Method
-    n: int
-    accuracy: float
-    low: float
-    high: float
 
 
 class Gate(Frozen):

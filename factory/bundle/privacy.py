@@ -26,13 +26,16 @@ LOCAL_PATH = re.compile(
 )
 
 
-def refuse_leaks(folder: Path, *, local_folders: Iterable[Path], known_words: str) -> None:
+def refuse_leaks(
+    folder: Path, *, local_folders: Iterable[Path], known_words: str, quotes: Path | None = None
+) -> None:
     """Check every file of a bundle: texts whole, GGUF and safetensors files up to their weights.
 
     Args:
         folder: the bundle.
         local_folders: folders of this machine that no file may mention.
         known_words: text the user chose to publish; a name that stands in it may stand anywhere.
+        quotes: a folder in it that holds the documents' own words, whose paths and names are theirs.
 
     Raises:
         ExportError: a file mentions a local path, the user or the machine.
@@ -45,6 +48,8 @@ def refuse_leaks(folder: Path, *, local_folders: Iterable[Path], known_words: st
     )
     names = [name for name in _own_names() if not _stands_in(name, known_words)]
     for path in store.walk_files(folder):
+        if quotes in path.parents:
+            continue
         raw, text = _readable_part(path)
         leak = _find_path(raw, places) or next((name for name in names if _stands_in(name, text)), None)
         if leak:

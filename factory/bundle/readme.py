@@ -41,6 +41,12 @@ def readme(manifest: Manifest) -> str:
         _code(f"lms import --copy {file}"),
         "LM Studio reads the prompt template from the file."
         + (" Paste the system text above into the chat's system prompt." if manifest.system else ""),
+        "## Ask the test questions again",
+        "`lm_eval/` holds the questions that the scores come from, with their answers, as tasks of EleutherAI's "
+        "lm-evaluation-harness. Whoever gets this folder can read them. The base is the one this project keeps in its "
+        "cache:",
+        _code(_harness(manifest)),
+        "In its table `named` comes closest to the scores of the model card.",
         "## Check the files",
         _code("sha256sum -c SHA256SUMS"),
     ]
@@ -51,6 +57,18 @@ def _code(commands: str) -> str:
     """Return commands in a fence longer than any run of backticks in them."""
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", commands)), default=0))
     return f"{fence}bash\n{commands}\n{fence}"
+
+
+def _harness(manifest: Manifest) -> str:
+    system = f" --system_instruction {shlex.quote(manifest.system)}" if manifest.system else ""
+    model = f'pretrained="{CACHE}"/{_base_folder(manifest)},peft=../adapter'
+    tasks = "--tasks adapter_factory --include_path . --apply_chat_template"
+    return f"cd lm_eval\nlm_eval --model hf --model_args {model} {tasks}{system}"
+
+
+def _base_folder(manifest: Manifest) -> str:
+    """Return the folder of the base in the cache, quoted for a shell."""
+    return shlex.quote(f"bases/{manifest.base.name}-{manifest.base.sha256[:12]}")
 
 
 def _purpose(path: str, default: str) -> str:
@@ -80,10 +98,8 @@ def _quote(text: str) -> str:
 def _adapter_note(has_adapter: bool, manifest: Manifest, options: str) -> list[str]:
     if not has_adapter:
         return []
-    base = manifest.base
-    place = shlex.quote(f"bases/{base.name}-{base.sha256[:12]}/base-F16.gguf")
     return [
-        f"The adapter alone runs on the F16 file of its base `{base.name}`, which this project keeps in its cache and "
-        "`factory verify .` puts there. Another base loads as well and answers nonsense:",
-        _code(f'llama-cli -m "{CACHE}"/{place} --lora adapter.gguf {options}'),
+        f"The adapter alone runs on the F16 file of its base `{manifest.base.name}`, which this project keeps in its "
+        "cache and `factory verify .` puts there. Another base loads as well and answers nonsense:",
+        _code(f'llama-cli -m "{CACHE}"/{_base_folder(manifest)}/base-F16.gguf --lora adapter.gguf {options}'),
     ]

@@ -16,7 +16,7 @@ LONG_ROWS = 32  # of the most characters, one of which has the most tokens
 # Source bytes a fact, in the sample company: plain text, and what carries more than its text.
 PLAIN_SUFFIXES = frozenset({".csv", ".eml", ".json", ".jsonl", ".md", ".py", ".rst", ".tsv", ".txt"})
 BYTES_A_FACT, PACKED_BYTES_A_FACT = 55, 800
-GENERAL_QUESTIONS = 60  # lines of factory/tasks/general.jsonl
+GENERAL_QUESTIONS = 200  # lines of factory/tasks/general.jsonl
 
 
 @dataclass(frozen=True)

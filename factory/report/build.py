@@ -14,11 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from factory import hardware, store
 from factory.artifacts import RECORD, read_record
-from factory.bundle.manifest import MANIFEST, BundleFile, Gate, Score, all_files, read_manifest
+from factory.bundle.manifest import MANIFEST, BundleFile, Gate, all_files, read_manifest
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
     DocumentLoss,
-    DocumentScore,
     FileSize,
     LossPoint,
     QuarantinedFile,
@@ -28,7 +27,8 @@ from factory.report.model import (
     StageTime,
 )
 from factory.report.page import render_page
-from factory.report.verdict import Answer, main_set, pick, read_answers, verdict
+from factory.report.verdict import main_set, pick, verdict
+from factory.scores import Comparison, DocumentScore, Reply, Score
 
 # Which folder a stage writes, as in the pipeline, which a report knows nothing of.
 FOLDERS = {
@@ -76,10 +76,7 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
     found = _Artefacts(out, {folder for stage, folder in FOLDERS.items() if states.get(stage) in CURRENT})
     scores = found.rows("evaluation/scores.json", Score)
     gates = found.rows("checks/gates.json", Gate)
-    no_answers: list[Answer] = []
-    answers = found.attempt(
-        "evaluation/answers.jsonl", lambda _: read_answers(out / "evaluation"), no_answers
-    )
+    comparisons = found.rows("evaluation/comparisons.json", Comparison)
     bundle = found.attempt(f"bundle/{MANIFEST}", lambda path: read_manifest(path.parent), None)
     records = {
         name: found.attempt(f"{name}/{RECORD}", lambda path: read_record(path.parent), None)
@@ -89,11 +86,12 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
     known = {name: record for name, record in records.items() if record}
     return Report(
         recipe=recipe_name,
-        verdict=_verdict(scores, gates, answers, failure),
+        verdict=_verdict(scores, gates, comparisons, failure),
         failure=failure,
         machine=hardware.describe_machine(),
         base=bundle.base if bundle else None,
         scores=tuple(scores),
+        comparisons=tuple(comparisons),
         gates=tuple(gates),
         stages=tuple(StageTime.model_validate(stage) for stage in stages),
         quarantined=tuple(found.lines("corpus/quarantine.jsonl", QuarantinedFile)),
@@ -104,7 +102,7 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
         loss=_thinned(found.lines("adapter/loss.jsonl", LossPoint)),
         recall=tuple(found.lines("adapter/recall.jsonl", RecallPoint)),
         least_learned=tuple(found.lines("adapter/document_loss.jsonl", DocumentLoss)[:LEAST_LEARNED]),
-        samples=_samples(scores, answers),
+        samples=_samples(scores, found.lines("evaluation/answers.jsonl", Reply)),
         counts={name: record.counts for name, record in known.items()},
         settings={name: _without_folders(record.config) for name, record in known.items()},
         packages=list(known.values())[-1].packages if known else {},
@@ -153,12 +151,14 @@ class _Artefacts:
 
 
 def _verdict(
-    scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[Answer], failure: str | None
+    scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequence[Comparison], failure: str | None
 ) -> str:
     if failure is None:
-        return verdict(scores, gates, answers)
+        return verdict(scores, gates, comparisons)
     stopped = "The run did not finish."
-    return f"{stopped} {verdict(scores, gates, answers)}" if scores else f"{stopped} Nothing was measured."
+    return (
+        f"{stopped} {verdict(scores, gates, comparisons)}" if scores else f"{stopped} Nothing was measured."
+    )
 
 
 def _bundle_files(manifest: Path) -> list[BundleFile]:
@@ -218,20 +218,21 @@ def _thinned(points: list[LossPoint]) -> tuple[LossPoint, ...]:
     return tuple(kept)
 
 
-def _samples(scores: Sequence[Score], answers: Sequence[Answer]) -> tuple[Sample, ...]:
+def _samples(scores: Sequence[Score], replies: Sequence[Reply]) -> tuple[Sample, ...]:
     """Return up to ten right and ten wrong answers, spread evenly over the questions that decide."""
     question_set = main_set(scores)
     shown = pick(scores, "gguf", question_set) or pick(scores, "adapter", question_set)
     if shown is None:
         return ()
     wanted = (shown.model, question_set, shown.method)
-    mine = [answer for answer in answers if (answer.model, answer.question_set, answer.method) == wanted]
-    right = _spread([answer for answer in mine if answer.correct])
-    wrong = _spread([answer for answer in mine if not answer.correct])
-    return tuple(Sample.model_validate(answer.model_dump(exclude={"method"})) for answer in [*right, *wrong])
+    mine = [reply for reply in replies if (reply.model, reply.question_set, reply.method) == wanted]
+    right = _spread([reply for reply in mine if reply.correct])
+    wrong = _spread([reply for reply in mine if not reply.correct])
+    fields = set(Sample.model_fields)
+    return tuple(Sample.model_validate(reply.model_dump(include=fields)) for reply in [*right, *wrong])
 
 
-def _spread(answers: list[Answer]) -> list[Answer]:
-    if len(answers) <= SAMPLES_EACH:
-        return answers
-    return [answers[i * len(answers) // SAMPLES_EACH] for i in range(SAMPLES_EACH)]
+def _spread(replies: list[Reply]) -> list[Reply]:
+    if len(replies) <= SAMPLES_EACH:
+        return replies
+    return [replies[i * len(replies) // SAMPLES_EACH] for i in range(SAMPLES_EACH)]

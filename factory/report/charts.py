@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factory.bundle.manifest import Score
 from factory.report.model import FileSize, LossPoint, RecallPoint
+from factory.scores import Score
 
 WIDTH_INCHES = 7.4
 POINT = 72  # SVG units an inch

@@ -3,7 +3,8 @@
 import json
 from typing import Any, Literal
 
-from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Frozen, Gate
+from factory.scores import Comparison, DocumentScore, Score
 
 
 class StageTime(Frozen):
@@ -21,16 +22,6 @@ class QuarantinedFile(Frozen):
     path: str
     reason: str
     detail: str
-
-
-class DocumentScore(Frozen):
-    """The share of one document's `n` questions that each model answered; None where it was not asked."""
-
-    document: str
-    n: int
-    base: float | None = None
-    adapter: float | None = None
-    rag: float | None = None
 
 
 class DocumentLoss(Frozen):
@@ -97,6 +88,7 @@ class Report(Frozen):
     machine: str
     base: BaseIdentity | None
     scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
     gates: tuple[Gate, ...]
     stages: tuple[StageTime, ...]
     quarantined: tuple[QuarantinedFile, ...]

@@ -8,10 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from factory.bundle.card import METHODS, QUESTION_SETS
-from factory.bundle.manifest import Score
-from factory.report import charts
+from factory.report import charts, tables
 from factory.report.model import Report, Sample
 from factory.report.verdict import main_set
+from factory.scores import DocumentScore, Score
 
 NOTHING = "\u2013"
 MAX_ROWS = 200
@@ -42,6 +42,8 @@ def render_page(report: Report) -> str:
     )
     environment.filters |= {
         "percent": _percent,
+        "right_of": _right,
+        "part": lambda share: _percent(share and share.share),
         "size": _size,
         "duration": _duration,
         "number": _number,
@@ -55,9 +57,10 @@ def render_page(report: Report) -> str:
         css=Markup(source),
         known=_score_groups(report, ("user", "unseen_phrasing")),
         kept=_score_groups(report, ("unseen_fact", "general")),
-        documents=sorted(
-            report.documents, key=lambda row: (row.adapter is None, row.adapter or 0.0, -row.n, row.document)
-        ),
+        comparisons=[(TITLES[name], rows) for name, rows in tables.comparisons(report).items()],
+        documents=tables.documents(report),
+        nothing=DocumentScore(document="", question_set="user", n=0),
+        document_sets=tables.document_sets(report),
         curves=_curves(report),
         size_chart=_chart(charts.size_chart, report.sizes)
         if any(s.accuracy is not None for s in report.sizes)
@@ -172,6 +175,10 @@ def _plain(value: Any) -> str:
 
 def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f} %"
+
+
+def _right(share: float | None, n: int) -> str:
+    return NOTHING if share is None else f"{round(share * n)} of {n}"
 
 
 def _size(value: float | None) -> str:

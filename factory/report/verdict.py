@@ -1,17 +1,16 @@
-"""The verdict: one honest sentence on what a run achieved, from scores, gates and, where given, single answers.
+"""The verdict: one honest sentence on what a run achieved, from scores, gates and comparisons of two models.
 
-Two models that answered the same questions are compared by McNemar's exact test on the answers they differ in;
-without single answers by Fisher's exact test on the two shares.
+Two models that were compared question by question differ as McNemar's exact test says there; others by Fisher's exact
+test on their two shares.
 """
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import fisher_exact
 
-from factory.bundle.manifest import Gate, Score
+from factory.bundle.manifest import Gate
+from factory.scores import Comparison, Score
 
 SIGNIFICANCE = 0.05
 MIN_QUESTIONS = 30
@@ -20,30 +19,6 @@ MIN_QUESTIONS = 30
 MAX_LOSS_8BIT, MAX_LOSS_4BIT = 0.02, 0.05
 EIGHT_BIT = "-Q8_0."
 QUESTIONS = {"user": "your {} questions", "unseen_phrasing": "{} held-out questions"}
-
-
-class Answer(BaseModel):
-    """One model's reply to one question, as the evaluation wrote it; other keys do not matter here."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-    question: str
-    answers: tuple[str, ...]
-    reply: str
-    correct: bool
-    question_set: str
-    model: str
-    method: str
-    source: str | None = None
-
-
-def read_answers(evaluation: Path) -> list[Answer]:
-    """Return the single answers of an evaluation folder, none if it kept none."""
-    path = evaluation / "answers.jsonl"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as lines:
-        return [Answer.model_validate_json(line) for line in lines]
 
 
 def pick(
@@ -77,19 +52,24 @@ def main_set(scores: Iterable[Score]) -> str:
     return "user" if any(score.question_set == "user" for score in scores) else "unseen_phrasing"
 
 
-def differ(one: Score, other: Score, answers: Sequence[Answer]) -> bool:
+def differ(one: Score, other: Score, comparisons: Iterable[Comparison]) -> bool:
     """Tell whether two scores on the same question set differ by more than chance explains."""
-    mine, theirs = _answered(one, answers), _answered(other, answers)
-    shared = mine.keys() & theirs.keys()
-    if shared:
-        gained = sum(mine[question] and not theirs[question] for question in shared)
-        lost = sum(theirs[question] and not mine[question] for question in shared)
-        return gained + lost > 0 and float(binomtest(gained, gained + lost).pvalue) < SIGNIFICANCE
+    if found := _find(one, other, comparisons):
+        return found.p < SIGNIFICANCE
     table = [[right := round(score.accuracy * score.n), score.n - right] for score in (one, other)]
     return float(fisher_exact(table).pvalue) < SIGNIFICANCE
 
 
-def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[Answer] = ()) -> str:
+def _find(one: Score, other: Score, comparisons: Iterable[Comparison]) -> Comparison | None:
+    """Return the comparison of the first score's model against the second's, if there is one."""
+    wanted = (one.question_set, one.model, one.method, other.model, other.method)
+    for row in comparisons:
+        if (row.question_set, row.model, row.method, row.other, row.other_method) == wanted:
+            return row
+    return None
+
+
+def verdict(scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequence[Comparison] = ()) -> str:
     """Return what the run achieved in a few plain sentences: failed gates first, then the comparison."""
     failed = [gate for gate in gates if not gate.passed]
     parts = [_gate_sentence(failed, len(gates))] if failed else []
@@ -101,30 +81,21 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], answers: Sequence[An
         parts.append("Nothing was measured, so nothing can be said about what the model knows.")
         return " ".join(parts)
     base = pick(scores, "base", question_set)
-    parts.append(_answers_sentence(tuned, base, question_set, answers))
+    parts.append(_answers_sentence(tuned, base, question_set, comparisons))
     if small:
-        parts.append(_gguf_sentence(small, tuned, answers))
+        parts.append(_gguf_sentence(small, tuned, comparisons))
         others = _scores_of(scores, "gguf", question_set, "closed_book")
         parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
     if retrieval := pick(scores, "base", question_set, "rag"):
-        parts.append(_retrieval_sentence(retrieval, tuned, answers))
+        parts.append(_retrieval_sentence(retrieval, tuned, comparisons))
         if both := pick(scores, "adapter", question_set, "rag"):
-            parts.append(_both_sentence(both, retrieval, answers))
+            parts.append(_both_sentence(both, retrieval, comparisons))
     held_out = pick(scores, "adapter", "unseen_phrasing")
     if question_set == "user" and held_out:
         parts.append(_held_out_sentence(held_out, pick(scores, "base", "unseen_phrasing")))
     if tuned.n < MIN_QUESTIONS:
         parts.append(f"n is too small to tell: ask at least {MIN_QUESTIONS} questions.")
     return " ".join(parts)
-
-
-def _answered(score: Score, answers: Iterable[Answer]) -> dict[str, bool]:
-    wanted = (score.model, score.question_set, score.method)
-    return {
-        answer.question: answer.correct
-        for answer in answers
-        if (answer.model, answer.question_set, answer.method) == wanted
-    }
 
 
 def percent(share: float) -> str:
@@ -148,11 +119,13 @@ def _name(score: Score) -> str:
     return {"adapter": "The adapter", "base": "The base"}.get(score.kind, score.model)
 
 
-def _answers_sentence(tuned: Score, base: Score | None, question_set: str, answers: Sequence[Answer]) -> str:
+def _answers_sentence(
+    tuned: Score, base: Score | None, question_set: str, comparisons: Sequence[Comparison]
+) -> str:
     start = f"{_name(tuned)} answers {percent(tuned.accuracy)} of {QUESTIONS[question_set].format(tuned.n)}"
     if base is None:
         return f"{start}; the base was not measured."
-    if not differ(tuned, base, answers):
+    if not differ(tuned, base, comparisons):
         return f"{start}, the base {percent(base.accuracy)}: no significant difference, so no proof that it learned."
     if tuned.accuracy < base.accuracy:
         return f"{start}, the base {percent(base.accuracy)}: training made it worse."
@@ -167,8 +140,8 @@ def _held_out_sentence(tuned: Score, base: Score | None) -> str:
     )
 
 
-def _gguf_sentence(small: Score, tuned: Score, answers: Sequence[Answer]) -> str:
-    if differ(small, tuned, answers):
+def _gguf_sentence(small: Score, tuned: Score, comparisons: Sequence[Comparison]) -> str:
+    if differ(small, tuned, comparisons):
         change = "loses by quantization" if small.accuracy < tuned.accuracy else "does better"
         return f"{small.model} {change}: {percent(small.accuracy)}."
     if _loses(small, tuned):
@@ -190,33 +163,30 @@ def _loss_sentence(file: Score, tuned: Score) -> str:
     return f"{file.model} answers {percent(file.accuracy)}: {lost:.1f} points less, limit {limit:.0f}."
 
 
-def _retrieval_sentence(retrieval: Score, tuned: Score, answers: Sequence[Answer]) -> str:
+def _retrieval_sentence(retrieval: Score, tuned: Score, comparisons: Sequence[Comparison]) -> str:
     start = f"Retrieval with the untrained base answers {percent(retrieval.accuracy)}"
-    mine, theirs = _on_shared(tuned, retrieval, answers)
+    mine, theirs = _on_shared(tuned, retrieval, comparisons)
     if retrieval.n != tuned.n:
         start += f" of {retrieval.n} ({_name(tuned).replace('The ', 'the ')} {percent(mine)} of the same)"
     if retrieval.n < MIN_QUESTIONS:
         return f"{start}: too few to compare."
-    if not differ(tuned, retrieval, answers):
+    if not differ(tuned, retrieval, comparisons):
         return f"{start}: no significant difference."
     return f"{start}: for this corpus {'RAG' if theirs > mine else 'the adapter'} was better."
 
 
-def _both_sentence(both: Score, retrieval: Score, answers: Sequence[Answer]) -> str:
+def _both_sentence(both: Score, retrieval: Score, comparisons: Sequence[Comparison]) -> str:
     start = f"With retrieval the adapter answers {percent(both.accuracy)} of {both.n}"
     if both.n < MIN_QUESTIONS:
         return f"{start}: too few to compare."
-    if not differ(both, retrieval, answers):
+    if not differ(both, retrieval, comparisons):
         return f"{start}, no significant difference from the base with retrieval."
     return (
         f"{start}, {'more' if both.accuracy > retrieval.accuracy else 'less'} than the base with retrieval."
     )
 
 
-def _on_shared(one: Score, other: Score, answers: Sequence[Answer]) -> tuple[float, float]:
+def _on_shared(one: Score, other: Score, comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """Return both accuracies on the questions both were asked, since retrieval is asked fewer."""
-    mine, theirs = _answered(one, answers), _answered(other, answers)
-    shared = mine.keys() & theirs.keys()
-    if not shared:
-        return one.accuracy, other.accuracy
-    return sum(mine[q] for q in shared) / len(shared), sum(theirs[q] for q in shared) / len(shared)
+    found = _find(one, other, comparisons)
+    return (found.accuracy, found.other_accuracy) if found else (one.accuracy, other.accuracy)

@@ -1,4 +1,4 @@
-"""Evaluate: ask every model the held-out questions and write what each got right. Compares nothing."""
+"""Evaluate: ask every model the held-out questions and write what each got right and how they compare."""
 
 import logging
 from collections import defaultdict
@@ -10,18 +10,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from factory import hardware, store
-from factory.backends.models import Answerer, ModelKind, ModelReference, base_of, open_model
+from factory.backends.models import Answerer, ModelReference, base_of, open_model
 from factory.errors import EvaluateError
 from factory.progress import Progress
-from factory.rows import Chunk, Question, Row, read_rows, write_rows
+from factory.rows import Chunk, Question, read_rows, write_rows
+from factory.scores import Method, Reply
 from factory.tasks import questions as question_files
-from factory.tasks.score import interval, is_right
+from factory.tasks.compare import comparisons
+from factory.tasks.lm_eval import write_tasks
+from factory.tasks.score import grade
+from factory.tasks.tally import by_document, scores
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 4
 BATCH = 64
-# Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
-COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
+LM_EVAL = "lm_eval"
 
 
 class EvaluateConfig(BaseModel):
@@ -44,40 +47,12 @@ class EvaluateConfig(BaseModel):
     max_answer_tokens: int = Field(default=24, ge=4, le=1024)
 
 
-class Score(Row):
-    """The share of a question set that one model answered right, with its 95 % interval."""
-
-    model: str
-    kind: ModelKind
-    question_set: str
-    method: str
-    n: int
-    accuracy: float
-    low: float
-    high: float
-
-
-class Reply(Row):
-    """One model's reply to one question."""
-
-    id: str
-    question: str
-    answers: tuple[str, ...]
-    reply: str
-    correct: bool
-    question_set: str
-    model: str
-    kind: ModelKind
-    method: str
-    source: str | None
-
-
 @dataclass(frozen=True)
 class Contestant:
     """A model to be asked, and how: the questions as they are, or made into prompts first."""
 
     reference: ModelReference
-    method: str
+    method: Method
     questions: Sequence[Question]
     prompt: Callable[[str], str]
 
@@ -94,8 +69,9 @@ def evaluate(
     system: str,
     work: Path,
 ) -> dict[str, Any]:
-    """Write `scores.json`, `documents.json` and `answers.jsonl`; replies from before a kill are kept.
+    """Write scores, comparisons and documents as `.json` and `answers.jsonl`; replies from before a kill are kept.
 
+    The questions stand in `lm_eval/` as well, as tasks of lm-evaluation-harness.
     `base` is the prepared base folder, `base_name` the name that its scores carry.
 
     Raises:
@@ -119,7 +95,9 @@ def evaluate(
     ]
     write_rows(work / "answers.jsonl", replies)
     store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies)])
-    store.write_json(work / "documents.json", by_document(replies))
+    store.write_json(work / "comparisons.json", [row.model_dump() for row in comparisons(replies)])
+    store.write_json(work / "documents.json", [row.model_dump() for row in by_document(replies)])
+    write_tasks(work / LM_EVAL, asked, config.max_answer_tokens)
     for part in work.glob("replies-*.jsonl"):
         part.unlink()
     counts = {"questions": len(asked), "models": len(contestants), "replies": len(replies)}
@@ -225,47 +203,10 @@ def _ask_batch(
             question=question.question,
             answers=question.answers,
             reply=reply,
-            correct=is_right(reply, question.answers),
+            **vars(grade(reply, question.answers, question.question)),
             question_set=question.question_set,
             model=contestant.reference.name,
             kind=contestant.reference.kind,
             method=contestant.method,
             source=question.source,
         )
-
-
-def scores(replies: Iterable[Reply]) -> list[Score]:
-    """Return one score for each model, method and question set, in the order asked."""
-    groups: dict[tuple[str, ModelKind, str, str], list[bool]] = defaultdict(list)
-    for reply in replies:
-        groups[(reply.model, reply.kind, reply.question_set, reply.method)].append(reply.correct)
-    rows = []
-    for (model, kind, question_set, method), right in groups.items():
-        low, high = interval(sum(right), len(right))
-        rows.append(
-            Score(
-                model=model,
-                kind=kind,
-                question_set=question_set,
-                method=method,
-                n=len(right),
-                accuracy=round(sum(right) / len(right), 4),
-                low=round(low, 4),
-                high=round(high, 4),
-            )
-        )
-    return rows
-
-
-def by_document(replies: Iterable[Reply]) -> list[dict[str, Any]]:
-    """Return the accuracy of base, adapter and the base with retrieval on each source document's questions."""
-    table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for reply in replies:
-        column = COLUMNS.get((reply.kind, reply.method))
-        if reply.source and reply.answers and column:
-            table[reply.source][column].append(reply.correct)
-    return [
-        {"document": document, "n": len(columns["adapter"])}
-        | {name: round(sum(right) / len(right), 4) for name, right in sorted(columns.items()) if right}
-        for document, columns in sorted(table.items())
-    ]

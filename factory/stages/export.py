@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from factory import store
 from factory.artifacts import read_record
 from factory.errors import ExportError, GateError
+from factory.scores import Comparison
 
 if TYPE_CHECKING:
     from factory.bundle.manifest import BundleFile, Gate, Manifest
     from factory.bundle.template import TurnTemplate
 
-CODE_VERSION = 2
-ADAPTER_GGUF, PEFT_FOLDER = "adapter.gguf", "adapter"
+CODE_VERSION = 3
+ADAPTER_GGUF, PEFT_FOLDER, LM_EVAL = "adapter.gguf", "adapter", "lm_eval"
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SIXTEEN_BIT = ("F16", "BF16")
 PREFERRED = "Q8_0"  # mean divergence from F16 of 0.001 nats on SmolLM2-135M: nothing to see in the scores
@@ -68,7 +69,7 @@ def export(
     system: str,
     work: Path,
 ) -> dict[str, Any]:
-    """Write the bundle: GGUF files, adapter, Modelfile, model card, README, manifest and checksums; return counts.
+    """Write the bundle and return counts: GGUF files, adapter, test questions, texts, manifest and checksums.
 
     Raises:
         GateError: no file passed its checks.
@@ -105,10 +106,12 @@ def export(
         scores=store.read_json(evaluation / "scores.json"),
     )
     _write_texts(contents, template, report, folders, work)
+    shutil.copytree(evaluation / LM_EVAL, work / LM_EVAL)
     contents = contents.model_copy(update={"files": manifest.list_files(work, known=weights)})
     manifest.write_manifest(work, contents)
     known_words = f"{name} {system} {identity['name']}"
-    privacy.refuse_leaks(work, local_folders=[*vars(folders).values(), work], known_words=known_words)
+    local = [*vars(folders).values(), work]
+    privacy.refuse_leaks(work, local_folders=local, known_words=known_words, quotes=work / LM_EVAL)
     return {
         "files": len(contents.files),
         "default_file": default,
@@ -224,11 +227,14 @@ def _write_texts(
     from factory.bundle.manifest import MODELFILE
     from factory.bundle.modelfile import modelfile
     from factory.bundle.readme import readme
-    from factory.report.verdict import read_answers, verdict
+    from factory.report.verdict import verdict
 
     trained, dataset = read_record(folders.adapter), read_record(folders.dataset)
+    compared = store.read_json(folders.evaluation / "comparisons.json")
     story = card.Story(
-        verdict=verdict(contents.scores, contents.gates, read_answers(folders.evaluation)),
+        verdict=verdict(
+            contents.scores, contents.gates, [Comparison.model_validate(row) for row in compared]
+        ),
         settings=trained.config,
         training=trained.counts,
         dataset=dataset.counts,

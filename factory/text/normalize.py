@@ -28,14 +28,18 @@ SMALL_DIGIT = re.compile(r"(?<=\d)(?=[²³¹⁰-⁹₀-₉¼-¾⅐-⅞])")
 
 def tokens(text: str) -> list[str]:
     """Return a text's comparison tokens: lower case, no accents or articles, numbers in digits."""
-    plain = text.lower() if text.isascii() else _plain(text)
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", plain)
-    plain = re.sub(r"'s\b", "", plain)
-    found = (NUMBER_WORDS.get(token, token) for token in TOKEN.findall(plain))
+    found = (NUMBER_WORDS.get(token, token) for token in TOKEN.findall(plain(text)))
     return [token for token in found if token not in ARTICLES]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text in lower case without accents, thousands separators and the possessive s."""
+    letters = text.lower() if text.isascii() else _without_accents(text)
+    digits = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", letters)
+    return re.sub(r"'s\b", "", digits)
+
+
+def _without_accents(text: str) -> str:
     """Return a text in lower case, Latin letters freed of their accents, other scripts as they are."""
     split = unicodedata.normalize("NFKD", SMALL_DIGIT.sub(" ", text))
     bare = MARKS.sub("", unicodedata.normalize("NFKD", split.casefold()))

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from factory import library
 from factory.artifacts import Record, read_record
-from factory.bundle.manifest import Manifest, Score, read_manifest
+from factory.bundle.manifest import Manifest, read_manifest
 from factory.bundle.modelfile import suggest_model_name
 from factory.bundle.ollama import HOST, PushProgress, model_files, push
 from factory.errors import FactoryError
 from factory.report.model import Report
+from factory.scores import Score
 from factory.web.markup import Table
 
 DIGEST_LENGTH = 12

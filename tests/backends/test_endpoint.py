@@ -1,9 +1,6 @@
 """The endpoint backend against a real HTTP server on loopback: what it sends, and every way it can be let down."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -12,51 +9,17 @@ from factory.backends.endpoint import EndpointBackend
 from factory.backends.registry import TeacherConfig
 from factory.chat.template import conversation
 from factory.errors import BackendError
-
-GOOD = {"choices": [{"message": {"role": "assistant", "content": "12 bar"}}]}
-
-
-class Stub(ThreadingHTTPServer):
-    """Answers every POST with `status` and `body`, and keeps what was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.status, self.body = 200, json.dumps(GOOD).encode()
-        self.seen: list[tuple[str, dict[str, str], dict[str, object]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Stub
-
-    def do_POST(self) -> None:
-        sent = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((self.path, dict(self.headers), json.loads(sent)))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+from tests.backends.chat_stub import ChatStub, running_stub
 
 
 @pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def stub() -> Iterator[ChatStub]:
+    with running_stub() as server:
+        yield server
 
 
 @pytest.fixture
-def ask(stub: Stub, monkeypatch):
+def ask(stub: ChatStub, monkeypatch):
     """Return a function that sends one question to the stub."""
     monkeypatch.setenv("STUB_KEY", "s3cret")
     with httpx.Client(timeout=5, trust_env=False) as client:
@@ -64,7 +27,7 @@ def ask(stub: Stub, monkeypatch):
         yield lambda: backend.chat(conversation("At how many bar?", system="Be short."), max_tokens=7)
 
 
-def test_a_chat_is_posted_in_openais_shape_and_its_answer_returned(stub: Stub, ask) -> None:
+def test_a_chat_is_posted_in_openais_shape_and_its_answer_returned(stub: ChatStub, ask) -> None:
     assert ask() == "12 bar"
     ((path, _, body),) = stub.seen
     assert path == "/v1/chat/completions"
@@ -80,7 +43,7 @@ def test_a_chat_is_posted_in_openais_shape_and_its_answer_returned(stub: Stub, a
 
 
 @pytest.mark.parametrize(("key_env", "header"), [("STUB_KEY", "Bearer s3cret"), ("", None)])
-def test_the_key_comes_from_the_variable_that_is_named(stub: Stub, monkeypatch, key_env, header) -> None:
+def test_the_key_comes_from_the_variable_that_is_named(stub: ChatStub, monkeypatch, key_env, header) -> None:
     monkeypatch.setenv("STUB_KEY", "s3cret")
     backend = EndpointBackend(TeacherConfig(url=stub.url, model="m1", key_env=key_env))
     backend.chat(conversation("Hi"), max_tokens=1)
@@ -88,7 +51,7 @@ def test_the_key_comes_from_the_variable_that_is_named(stub: Stub, monkeypatch, 
     assert stub.seen[0][1].get("Authorization") == header
 
 
-def test_an_empty_key_is_refused_before_anything_is_sent(stub: Stub, monkeypatch) -> None:
+def test_an_empty_key_is_refused_before_anything_is_sent(stub: ChatStub, monkeypatch) -> None:
     monkeypatch.delenv("NO_KEY", raising=False)
     with pytest.raises(BackendError, match="NO_KEY is empty"):
         EndpointBackend(TeacherConfig(url=stub.url, model="m1", key_env="NO_KEY"))
@@ -96,7 +59,7 @@ def test_an_empty_key_is_refused_before_anything_is_sent(stub: Stub, monkeypatch
 
 
 @pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
-def test_a_refusal_names_its_status_and_not_the_key(stub: Stub, monkeypatch, status: int) -> None:
+def test_a_refusal_names_its_status_and_not_the_key(stub: ChatStub, monkeypatch, status: int) -> None:
     monkeypatch.setenv("STUB_KEY", "s3cret")
     stub.status, stub.body = status, b"s3cret"
     backend = EndpointBackend(TeacherConfig(url=stub.url, model="m1", key_env="STUB_KEY"))
@@ -112,18 +75,18 @@ def test_a_refusal_names_its_status_and_not_the_key(stub: Stub, monkeypatch, sta
      b'{"choices": [{"message": 1}]}',
      b'{"choices": [{"message": {"content": [{"text": "x"}]}}]}', b"\xff\xfe"],
 )  # fmt: skip
-def test_another_shape_is_refused(stub: Stub, ask, body: bytes) -> None:
+def test_another_shape_is_refused(stub: ChatStub, ask, body: bytes) -> None:
     stub.body = body
     with pytest.raises(BackendError, match="another shape"):
         ask()
 
 
-def test_an_answer_without_text_is_empty(stub: Stub, ask) -> None:
+def test_an_answer_without_text_is_empty(stub: ChatStub, ask) -> None:
     stub.body = b'{"choices": [{"message": {"content": null}}]}'
     assert ask() == ""
 
 
-def test_a_server_that_is_not_there_or_too_slow_is_told_apart_from_a_refusal(stub: Stub) -> None:
+def test_a_server_that_is_not_there_or_too_slow_is_told_apart_from_a_refusal(stub: ChatStub) -> None:
     with httpx.Client(timeout=5, trust_env=False) as client:
         backend = EndpointBackend(TeacherConfig(url="http://127.0.0.1:1/v1", model="m"), client)
         with pytest.raises(BackendError, match="cannot be reached"):

@@ -9,9 +9,11 @@ from ruamel.yaml import YAML
 
 from factory import cli, store
 from factory.bundle.card import Story, model_card
-from factory.bundle.manifest import BaseIdentity, BundleFile, Gate, Score
+from factory.bundle.manifest import BaseIdentity, BundleFile, Gate
 from factory.bundle.readme import readme
+from factory.scores import Share
 from tests.bundle.manifests import make_manifest
+from tests.scored import make_score
 
 STORY = Story(verdict="Nothing was measured.", settings={}, training={}, dataset={}, mixes={})
 
@@ -21,20 +23,17 @@ def _front(card):
 
 
 def test_front_matter_survives_odd_model_names():
-    score = Score(
-        model='a: [b] # "c"',
-        kind="gguf",
-        question_set="user",
-        method="closed_book",
-        n=3,
-        accuracy=0.5,
-        low=0.1,
-        high=0.9,
-    )
+    score = make_score(model='a: [b] # "c"', kind="gguf", n=3)
     card = model_card(make_manifest(scores=(score,)), STORY)
     assert (
         _front(card)["model-index"][0]["results"][0]["metrics"][0]["name"] == 'a: [b] # "c", closed book, n=3'
     )
+
+
+def test_refusals_stand_beside_right_answers():
+    share = Share(n=20, share=0.35, low=0.2, high=0.5)
+    card = model_card(make_manifest(scores=(make_score(n=80, wrongly_refused=share),)), STORY)
+    assert "| adapter | closed book | 80 | 50.0 % | 40.0 to 60.0 % |  | 35.0 % |" in card
 
 
 def test_a_card_without_scores_has_no_model_index():

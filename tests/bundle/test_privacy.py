@@ -19,10 +19,10 @@ def check(tmp_path, monkeypatch):
     folder = tmp_path / "bundle"
     folder.mkdir()
 
-    def run(text=None, local_folders=(), known_words=""):
+    def run(text=None, local_folders=(), known_words="", quotes=None):
         if text is not None:
             (folder / "README.md").write_text(text, encoding="utf-8")
-        refuse_leaks(folder, local_folders=local_folders, known_words=known_words)
+        refuse_leaks(folder, local_folders=local_folders, known_words=known_words, quotes=quotes)
 
     run.folder = folder
     return run
@@ -55,6 +55,17 @@ def test_local_paths_of_every_system_are_named(check, text, leak):
 )  # fmt: skip
 def test_addresses_relative_paths_and_ordinary_words_may_stand(check, text):
     check(text)
+
+
+def test_what_the_documents_say_may_stand_in_the_folder_that_quotes_them_and_nowhere_else(check):
+    said = "Where does tolkestan keep /home/ada/models?"
+    (check.folder / "lm_eval").mkdir()
+    (check.folder / "lm_eval" / "questions.jsonl").write_text(said)
+    check("# Notes", quotes=check.folder / "lm_eval")
+    with pytest.raises(ExportError, match=r"questions\.jsonl"):
+        check("# Notes")
+    with pytest.raises(ExportError, match=r"README\.md"):
+        check(said, quotes=check.folder / "lm_eval")
 
 
 def test_the_runs_own_folders_are_found_wherever_they_lie_and_only_as_a_whole(check, tmp_path):

@@ -27,7 +27,7 @@ def commands(text, program):
     """Return the words of each command of a program, as a shell reads them; a system text may hold lines."""
     blocks = [block for _, block in re.findall(r"^(`{3,})bash\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)]
     starts = rf"^(?={program} )"
-    parts = [part for block in blocks for part in re.split(r"^(?=[a-z]+[- ])", block, flags=re.MULTILINE)]
+    parts = [part for block in blocks for part in re.split(r"^(?=[a-z_]+[- ])", block, flags=re.MULTILINE)]
     return [shlex.split(part) for part in parts if re.match(starts, part)]
 
 
@@ -63,6 +63,19 @@ def test_a_shell_hands_llama_cpp_the_system_text_letter_for_letter(system):
         assert words[words.index("-sys") + 1 :] == [system]
 
 
+def test_the_test_questions_are_asked_from_their_folder_with_base_adapter_and_system_text():
+    (words,) = commands(readme_of(system="Be brief."), "lm_eval")
+    options = dict(zip(words[1::2], words[2::2], strict=False))
+    place = (
+        "${ADAPTER_FACTORY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/adapter-factory}/bases/smollm2-777777777777"
+    )
+    assert options["--model_args"] == f"pretrained={place},peft=../adapter"
+    assert (options["--tasks"], options["--include_path"]) == ("adapter_factory", ".")
+    assert words[-3:] == ["--apply_chat_template", "--system_instruction", "Be brief."]
+    assert "cd lm_eval\nlm_eval " in readme_of()
+    assert "--system_instruction" not in readme_of()
+
+
 def test_a_fence_in_the_system_text_ends_no_block_of_commands():
     system = "Answer like this:\n```bash\nls\n```\n````\nBe brief."
     text = readme_of(system=system)
@@ -70,8 +83,8 @@ def test_a_fence_in_the_system_text_ends_no_block_of_commands():
     blocks = [
         token.content for token in tokens if token.type == "fence" and token.level == 0
     ]  # none of a quote
-    assert len(blocks) == 7
-    assert [system in shlex.split(block) for block in blocks].count(True) == 2
+    assert len(blocks) == 8
+    assert [system in shlex.split(block) for block in blocks].count(True) == 3
     assert "lms import --copy model-Q8_0.gguf\n" in blocks
 
 

@@ -3,6 +3,7 @@
 from factory.facts import replay
 from factory.rows import Example
 from factory.tasks.questions import general_questions
+from factory.text.dedupe import near_duplicates
 from factory.text.normalize import normalize
 
 
@@ -34,5 +35,13 @@ def test_no_question_stands_twice_and_every_id_is_16_hexadecimal_digits() -> Non
 
 def test_no_question_is_in_the_probe_of_general_knowledge() -> None:
     probe = {normalize(item.question) for item in general_questions()}
-    assert len(probe) == 60
+    assert len(probe) == 200
     assert probe.isdisjoint(map(_question, replay.examples("")))
+
+
+def test_no_question_of_the_probe_is_nearly_one_that_is_trained_on() -> None:
+    trained = [_question(row) for row in replay.examples("")]
+    asked = [item.question for item in general_questions()]
+    firsts = near_duplicates([*trained, *asked], threshold=0.6)
+    assert [asked[i] for i, first in enumerate(firsts[len(trained) :]) if first != len(trained) + i] == []
+    assert near_duplicates([trained[0], asked[0], f"{trained[0]}!"], threshold=0.6) == [0, 1, 0]

@@ -5,7 +5,9 @@ import json
 import random
 
 import pytest
-from scipy.stats import binomtest
+
+from factory.scores import Reply
+from factory.tasks import compare, lm_eval, questions, tally
 
 DOCUMENTS = (
     "field/clock-change-march-2026.xlsx",
@@ -127,6 +129,10 @@ def make_answers(shares=SHARES, numbers=NUMBERS):
                         "answers": [] if question_set == "unseen_fact" else gold,
                         "reply": gold[0] if i in right else reply,
                         "correct": i in right,
+                        "exact": i in right,
+                        "contains": i in right,
+                        "f1": float(i in right),
+                        "refused": i in right and question_set == "unseen_fact",
                         "question_set": question_set,
                         "model": model,
                         "kind": kind,
@@ -139,27 +145,12 @@ def make_answers(shares=SHARES, numbers=NUMBERS):
 
 def make_scores(answers):
     """Return the scores of replies, as the evaluation writes them."""
-    groups = {}
-    for row in answers:
-        groups.setdefault((row["model"], row["kind"], row["question_set"], row["method"]), []).append(
-            row["correct"]
-        )
-    scores = []
-    for (model, kind, question_set, method), right in groups.items():
-        found = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
-        scores.append(
-            {
-                "model": model,
-                "kind": kind,
-                "question_set": question_set,
-                "method": method,
-                "n": len(right),
-                "accuracy": round(sum(right) / len(right), 4),
-                "low": round(found.low, 4),
-                "high": round(found.high, 4),
-            }
-        )
-    return scores
+    return [score.model_dump() for score in tally.scores(map(Reply.model_validate, answers))]
+
+
+def make_comparisons(answers):
+    """Return the comparisons of replies, as the evaluation writes them."""
+    return [row.model_dump() for row in compare.comparisons(list(map(Reply.model_validate, answers)))]
 
 
 def make_gates(failing=()):
@@ -278,12 +269,21 @@ def write_run(out, failing=()):
     answers = make_answers()
     write_lines(out / "evaluation/answers.jsonl", answers)
     write_json(out / "evaluation/scores.json", make_scores(answers))
+    write_json(out / "evaluation/comparisons.json", make_comparisons(answers))
+    lm_eval.write_tasks(out / "evaluation/lm_eval", questions.general_questions()[:3], 24)
     accuracies = (0.0, 0.17, 0.33, 0.4, 0.5, 0.5, 0.58, 0.61, 0.67, 0.75, 0.83, 1.0)
     write_json(
         out / "evaluation/documents.json",
         [
-            {"document": name, "n": 9 + i, "base": 0.0 if i % 3 else 0.11, "adapter": share}
-            | ({"rag": min(1.0, 0.4 + 0.06 * i)} if i % 4 else {})
+            {
+                "document": name,
+                "question_set": question_set,
+                "n": 9 + i,
+                "base": 0.0 if i % 3 else 0.11,
+                "adapter": share,
+            }
+            | ({"rag": min(1.0, 0.4 + 0.06 * i), "rag_n": 5} if i % 4 else {})
+            for question_set in ("unseen_phrasing", "user")
             for i, (name, share) in enumerate(zip(DOCUMENTS, accuracies, strict=True))
         ],
     )

@@ -15,6 +15,7 @@ from factory.report.model import Report
 from factory.report.page import split_sentence
 from tests.bundle.manifests import make_manifest
 from tests.report.conftest import stage_rows, write_run
+from tests.scored import make_score
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}$\\frac{1}{0}$"
 
@@ -75,6 +76,7 @@ def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_
     ):
         assert key in data
     assert len(data["scores"]) == 18
+    assert len(data["comparisons"]) == 4 + 2 + 2 * 4  # against base and retrieval; two files on four sets
     assert len(data["gates"]) == 8
     assert data["quarantined"][0]["reason"] == "encrypted"
     assert 400 < len(data["loss"]) <= 500
@@ -120,6 +122,7 @@ def test_page_shows_the_verdict_first_and_every_section(report):
     for heading in (
         "What it knows",
         "document by document",
+        "more than chance",
         "admits not to know",
         "Answers in full",
         "File size",
@@ -168,6 +171,7 @@ def test_what_an_earlier_run_left_is_not_this_runs(tmp_path):
     assert data["verdict"] == "The run did not finish. Nothing was measured."
     for key in (
         "scores",
+        "comparisons",
         "gates",
         "files",
         "sizes",
@@ -254,18 +258,7 @@ def test_hostile_texts_stay_texts(tmp_path):
 
 
 def test_a_model_name_the_measuring_font_lacks_draws_without_a_warning(report):
-    from factory.bundle.manifest import Score
-
-    score = Score(
-        model="模型",
-        kind="endpoint",
-        question_set="user",
-        method="closed_book",
-        n=3,
-        accuracy=0.5,
-        low=0.1,
-        high=0.9,
-    )
+    score = make_score(model="模型", kind="endpoint")
     assert "模型" in accuracy_chart([score], "x")
 
 

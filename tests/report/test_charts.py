@@ -5,7 +5,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from factory.bundle.manifest import Score
 from factory.report.charts import (
     COLOURS,
     accuracy_chart,
@@ -16,12 +15,11 @@ from factory.report.charts import (
     size_chart,
 )
 from factory.report.model import FileSize, LossPoint, RecallPoint
+from tests.scored import make_score
 
 
 def score(kind="adapter", model="adapter", method="closed_book", accuracy=0.5):
-    return Score(
-        model=model, kind=kind, question_set="user", method=method, n=40, accuracy=accuracy, low=0.4, high=0.6
-    )
+    return make_score(model=model, kind=kind, method=method, n=40, accuracy=accuracy)
 
 
 def size(name, num_bytes, accuracy=None):

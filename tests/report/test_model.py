@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from factory.report.model import DocumentScore, LossPoint, Report, report_schema
+from factory.report.model import LossPoint, Report, report_schema
+from factory.scores import DocumentScore
 
 EMPTY = dict.fromkeys(Report.model_fields, ()) | {
     "schema_version": 1, "recipe": "r", "verdict": "v", "failure": None, "machine": "m", "base": None,
@@ -14,7 +15,7 @@ EMPTY = dict.fromkeys(Report.model_fields, ()) | {
 
 
 def test_a_report_comes_back_from_json_equal_with_its_numbers():
-    document = DocumentScore(document="a.md", n=9, base=0.0, adapter=1 / 3)
+    document = DocumentScore(document="a.md", question_set="user", n=9, base=0.0, adapter=1 / 3)
     report = Report(**EMPTY | {"documents": (document,), "loss": ({"step": 1, "loss": 0.1 + 0.2},)})
     again = Report.model_validate_json(report.model_dump_json())
     assert again == report

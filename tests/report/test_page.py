@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from factory.bundle.manifest import Score
-from factory.report.model import DocumentScore, FileSize, Report, Sample, StageTime
+from factory.report.model import FileSize, Report, Sample, StageTime
 from factory.report.page import MAX_TEXT, render_page
+from factory.scores import DocumentScore, Share
 from tests.report.test_model import EMPTY
+from tests.scored import make_score
 
 
 def page_of(**parts):
@@ -20,16 +21,7 @@ def stage(name, seconds, memory=None):
 
 
 def score(kind, method="closed_book", model="m", question_set="user"):
-    return Score(
-        model=model,
-        kind=kind,
-        question_set=question_set,
-        method=method,
-        n=42,
-        accuracy=0.5,
-        low=0.4,
-        high=0.6,
-    )
+    return make_score(model=model, kind=kind, question_set=question_set, method=method, n=42)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +76,57 @@ def test_bars_stand_from_the_base_over_retrieval_and_adapter_to_the_files():
     ]  # fmt: skip
 
 
+def test_refusals_stand_apart_from_right_answers_and_a_dash_where_none_was_possible():
+    share = Share(n=20, share=0.35, low=0.2, high=0.5)
+    page = page_of(scores=(make_score(wrongly_refused=share, exact=0.27, f1=0.41),))
+    cells = re.findall(r'<td class="n">([^<]*)</td>', page)
+    assert cells == ["100", "50 %", "40 % to 60 %", "27 %", "41 %", "\u2013", "35 %"]
+
+
 def test_documents_stand_from_the_worst_known_and_unmeasured_ones_last():
     rows = [("c.md", 5, 0.5), ("none.md", 9, None), ("b.md", 5, 0.0), ("a.md", 7, 0.5), ("z.md", 7, 1.0)]
-    documents = tuple(DocumentScore(document=name, n=n, adapter=share) for name, n, share in rows)
+    documents = tuple(
+        DocumentScore(document=name, question_set="user", n=n, adapter=share) for name, n, share in rows
+    )
     found = re.findall(r">([a-z]+\.md)<", page_of(documents=documents))
     assert found == ["b.md", "a.md", "c.md", "z.md", "none.md"]
+
+
+def test_a_document_has_its_held_out_and_own_questions_apart_in_one_row():
+    row = {"document": "a.md", "n": 8, "adapter": 0.25}
+    page = page_of(
+        documents=(
+            DocumentScore(**row, question_set="unseen_phrasing", rag=0.5, rag_n=4),
+            DocumentScore(document="a.md", question_set="user", n=3, adapter=1.0),
+            DocumentScore(document="b.md", question_set="unseen_phrasing", n=2, adapter=0.0),
+        )
+    )
+    table = page[page.index('aria-label="Documents"') :]
+    assert re.findall(r"<b>([^<]*)</b>", table) == [
+        *("0 of 2", "\u2013", "\u2013", "\u2013"),
+        *("2 of 8", "2 of 4", "3 of 3", "\u2013"),
+    ]
+    assert re.findall(r'scope="colgroup" colspan="2">([^<]*)<', table) == [
+        "held-out questions",
+        "your own questions",
+    ]
+    widths = [float(width) for width in re.findall(r"width: ([0-9.]+)%", table)]
+    assert widths == [0, 0, 0, 0, 25, 50, 100, 0]
+
+
+def test_a_comparison_shows_points_interval_and_chance_and_is_coloured_when_that_is_small():
+    row = {
+        "question_set": "user", "model": "adapter", "method": "closed_book", "other": "b", "other_method": "rag",
+        "n": 60, "documents": 9, "accuracy": 0.5, "other_accuracy": 0.25, "difference": 0.25, "low": 0.1, "high": 0.4,
+        "gained": 20, "lost": 5, "p": 0.0004,
+    }  # fmt: skip
+    page = page_of(comparisons=(row, row | {"difference": -0.25, "p": 0.01}, row | {"p": 0.05}))
+    assert "<bdi>b + retrieval</bdi>" in page
+    assert page.count("+10.0 to +40.0") == 3
+    assert "&lt; 0.001" in page
+    assert re.findall(r'<span class="tag ?(\w*)">([+-][0-9.]+)<', page) == [
+        ("good", "+25.0"), ("bad", "-25.0"), ("", "+25.0")
+    ]  # fmt: skip
 
 
 def test_a_long_reply_is_cut_and_wrong_ones_stand_before_right_ones():

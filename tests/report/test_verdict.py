@@ -2,15 +2,17 @@
 
 import pytest
 
-from factory.bundle.manifest import Gate, Score
-from factory.report.verdict import Answer, verdict
+from factory.bundle.manifest import Gate
+from factory.report.verdict import verdict
+from factory.scores import Comparison
+from tests.scored import make_score
 
 FAILED = Gate(name="parity", subject="model-Q4_K_M.gguf", value=0.9, limit=1.0, passed=False)
 PASSED = FAILED.model_copy(update={"passed": True})
 
 
 def score(kind, share, n=150, method="closed_book", question_set="unseen_phrasing", model=None):
-    return Score(
+    return make_score(
         model=model or kind,
         kind=kind,
         question_set=question_set,
@@ -140,46 +142,34 @@ def test_failed_gates_come_first():
     assert verdict([], []).startswith("Nothing was measured")
 
 
-def answers(model, method, right, n, first=0):
-    return [
-        Answer(
-            question=f"q{i}",
-            answers=("a",),
-            reply="",
-            correct=i - first < right,
-            question_set="unseen_phrasing",
-            model=model,
-            method=method,
-        )
-        for i in range(first, first + n)
-    ]
+def compared(p, accuracy, other_accuracy, method="closed_book"):
+    return Comparison(
+        question_set="unseen_phrasing", model="adapter", method="closed_book", other="base", other_method=method,
+        n=50, documents=9, accuracy=accuracy, other_accuracy=other_accuracy, difference=accuracy - other_accuracy,
+        low=0.0, high=0.1, gained=9, lost=1, p=p,
+    )  # fmt: skip
 
 
-def test_single_answers_are_paired_so_that_a_small_but_steady_gain_counts():
+def test_paired_answers_decide_so_that_a_small_but_steady_gain_counts():
     scores = [score("base", 0.50, n=100), score("adapter", 0.60, n=100)]
-    rows = answers("base", "closed_book", 50, 100) + answers("adapter", "closed_book", 60, 100)
     assert "no significant difference" in verdict(scores, [])
-    assert "(base 50 %)" in verdict(scores, [], rows)
+    assert "(base 50 %)" in verdict(scores, [], [compared(0.002, 0.6, 0.5)])
+    assert "no significant difference" in verdict(scores, [], [compared(0.2, 0.6, 0.5)])
+    other = compared(0.002, 0.6, 0.5).model_copy(update={"question_set": "general"})
+    assert "no significant difference" in verdict(scores, [], [other])
 
 
 def test_retrieval_asked_fewer_questions_is_compared_on_those():
     scores = [score("adapter", 0.40), score("base", 0.80, n=50, method="rag")]
-    rows = answers("adapter", "closed_book", 60, 150) + answers("base", "rag", 40, 50)
     expected = "answers 80 % of 50 (the adapter 100 % of the same): for this corpus the adapter was better."
-    assert expected in verdict(scores, [], rows)
+    assert expected in verdict(scores, [], [compared(0.002, 1.0, 0.8, "rag")])
     few = [score("adapter", 0.40), score("base", 0.90, n=5, method="rag")]
     assert "too few to compare" in verdict(few, [])
 
 
 def test_beside_the_users_questions_stands_what_was_learned_of_the_trained_facts() -> None:
-    def score(kind: str, question_set: str, accuracy: float) -> Score:
-        return Score(
-            model=kind, kind=kind, question_set=question_set, method="closed_book",
-            n=100, accuracy=accuracy, low=0.0, high=1.0,
-        )  # fmt: skip
-
     scores = [
-        score(kind, question_set, accuracy)
+        score(kind, accuracy, n=100, question_set=question_set)
         for question_set, values in (("user", (0.02, 0.05)), ("unseen_phrasing", (0.0, 0.56)))
         for kind, accuracy in zip(("base", "adapter"), values, strict=True)
     ]

@@ -13,18 +13,15 @@ from factory.backends.models import ModelReference
 from factory.errors import ArtifactError, BackendError, EvaluateError
 from factory.facts.abstain import ABSTENTION
 from factory.rows import Question, write_rows
+from factory.scores import Comparison, DocumentScore, Reply, Score
 from factory.stages import evaluate as stage
 from factory.stages.evaluate import (
     BATCH,
     Contestant,
     EvaluateConfig,
-    Reply,
-    Score,
     ask,
-    by_document,
     evaluate,
     rag_contestant,
-    scores,
 )
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
@@ -81,22 +78,14 @@ def _base(name: str) -> ModelReference:
     return ModelReference("base", name, None, name)
 
 
-def _reply(number: int, correct: bool, **fields) -> Reply:
-    question = _question(number)
-    row = {
-        "id": question.id, "question": question.question, "answers": question.answers, "reply": "x", "correct": correct,
-        "question_set": question.question_set, "model": "m", "kind": "adapter", "method": "closed_book",
-        "source": question.source,
-    }  # fmt: skip
-    return Reply(**(row | fields))
-
-
 def test_replies_are_scored_and_come_in_the_order_of_the_questions(models, tmp_path: Path) -> None:
     models["m"] = Model(lambda question: "It is 4711." if "gate 1" in question else ABSTENTION)
     questions = [_question(1), _question(2), _question(3, ())]
     replies = ask(_contestant("m", questions), 8, "", tmp_path)
     assert [reply.id for reply in replies] == ["q1", "q2", "q3"]
     assert [reply.correct for reply in replies] == [True, False, True]
+    assert [reply.refused for reply in replies] == [False, True, True]
+    assert (replies[0].exact, replies[0].f1) == (False, 0.5)
     assert models["m"].asked == [question.question for question in questions]
     assert ask(_contestant("m", []), 8, "", None) == []
 
@@ -127,40 +116,6 @@ def test_a_journal_that_is_no_journal_is_refused(models, tmp_path: Path) -> None
     (tmp_path / "replies-closed_book-m.jsonl").write_text("rubbish\n")
     with pytest.raises(ArtifactError, match="line 1"):
         ask(_contestant("m", [_question(1)]), 8, "", tmp_path)
-
-
-def test_scores_count_each_model_method_and_set() -> None:
-    replies = [_reply(number, number < 5) for number in range(10)]
-    replies += [_reply(number, True, question_set="general") for number in range(3)]
-    replies += [_reply(number, False, method="rag", kind="base") for number in range(2)]
-    rows = [row.model_dump() for row in scores(replies)]
-    assert rows[0] == {
-        "model": "m", "kind": "adapter", "question_set": "unseen_phrasing", "method": "closed_book", "n": 10,
-        "accuracy": 0.5, "low": 0.2366, "high": 0.7634,
-    }  # fmt: skip
-    assert [(row["question_set"], row["method"], row["n"], row["accuracy"]) for row in rows[1:]] == [
-        ("general", "closed_book", 3, 1.0),
-        ("unseen_phrasing", "rag", 2, 0.0),
-    ]
-    assert all(Score(**row).low <= row["accuracy"] <= row["high"] for row in rows)
-    assert scores([]) == []
-
-
-def test_documents_are_compared_by_base_adapter_and_the_base_with_retrieval() -> None:
-    replies = [
-        *(_reply(number, number == 1, kind="adapter") for number in (1, 3, 5)),
-        *(_reply(number, False, kind="base") for number in (1, 3, 5)),
-        _reply(1, True, kind="base", method="rag"),
-        _reply(1, False, kind="adapter", method="rag"),
-        _reply(1, True, kind="gguf"),
-        _reply(2, True, kind="adapter"),
-        _reply(4, True, kind="adapter", answers=()),
-        _reply(6, True, kind="adapter", source=None),
-    ]
-    assert by_document(replies) == [
-        {"document": "doc0.md", "n": 1, "adapter": 1.0},
-        {"document": "doc1.md", "n": 3, "adapter": 0.3333, "base": 0.0, "rag": 1.0},
-    ]
 
 
 def test_retrieval_asks_answerable_questions_of_every_set() -> None:
@@ -240,24 +195,27 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
     assert {row.question_set for row in rows} == {"unseen_phrasing", "user"}
     assert {path.name for path in folders["work"].iterdir()} == {
         "scores.json",
+        "comparisons.json",
         "documents.json",
         "answers.jsonl",
+        "lm_eval",
     }
-    documents = {row["document"]: row for row in store.read_json(folders["work"] / "documents.json")}
-    assert documents["doc0.md"] == {"document": "doc0.md", "n": 2, "adapter": 1.0, "base": 0.5, "rag": 0.5}
+    names = {path.name for path in (folders["work"] / "lm_eval").iterdir()}
+    assert names == {
+        f"adapter_factory_{name}.{end}" for name in ("user", "unseen_phrasing") for end in ("yaml", "jsonl")
+    }
+    compared = [Comparison(**row) for row in store.read_json(folders["work"] / "comparisons.json")]
+    held_out = [row for row in compared if row.question_set == "unseen_phrasing"]
+    assert {(row.model, row.other, row.other_method, row.difference) for row in held_out} == {
+        ("adapter", "b", "closed_book", 0.75), ("adapter", "b", "rag", 0.75),
+        ("model-Q8_0.gguf", "adapter", "closed_book", -0.25), ("model-Q4_K_M.gguf", "adapter", "closed_book", -0.5),
+    }  # fmt: skip
+    documents = [DocumentScore(**row) for row in store.read_json(folders["work"] / "documents.json")]
+    assert documents[0] == DocumentScore(
+        document="doc0.md", question_set="unseen_phrasing", n=2, adapter=1.0, base=0.5, rag=0.5, rag_n=2
+    )
     lines = (folders["work"] / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {
-        "id",
-        "question",
-        "answers",
-        "reply",
-        "correct",
-        "question_set",
-        "model",
-        "kind",
-        "method",
-        "source",
-    } == set(json.loads(lines[0]))
+    assert set(json.loads(lines[0])) == set(Reply.model_fields)
 
 
 def test_general_questions_and_retrieval_can_be_left_out(models, tmp_path: Path) -> None:

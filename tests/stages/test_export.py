@@ -47,6 +47,8 @@ def test_bundle_holds_the_files_that_passed_and_its_checksums_hold(make_bundle):
         "Modelfile",
         "MODEL_CARD.md",
         "README.md",
+        "lm_eval/adapter_factory_general.jsonl",
+        "lm_eval/adapter_factory_general.yaml",
         "manifest.json",
         "SHA256SUMS",
     }

@@ -1,12 +1,14 @@
 """Question files: read whole, faults named by line; the general set is sound."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from factory.errors import EvaluateError
 from factory.tasks.questions import general_questions, read_user_questions
+from factory.tasks.score import grade
 from factory.text import normalize
 
 
@@ -60,7 +62,7 @@ def test_a_missing_an_empty_and_a_binary_file_are_refused(tmp_path: Path) -> Non
 
 def test_general_questions_are_many_different_and_do_not_hold_their_answers() -> None:
     asked = general_questions()
-    assert len(asked) >= 40
+    assert len(asked) == 200
     assert (
         len({normalize.normalize(row.question) for row in asked})
         == len({row.id for row in asked})
@@ -70,3 +72,16 @@ def test_general_questions_are_many_different_and_do_not_hold_their_answers() ->
         assert row.question_set == "general"
         assert row.answers
         assert not any(normalize.contains(row.question, answer) for answer in row.answers), row.question
+
+
+def test_general_answers_are_short_and_each_is_right_by_itself() -> None:
+    for row in general_questions():
+        for answer in row.answers:
+            assert len(answer.split()) <= 3, answer
+            assert grade(answer, row.answers, row.question).exact, answer
+            assert grade(f"The answer is {answer}.", row.answers, row.question).correct, answer
+
+
+def test_general_questions_cover_many_topics() -> None:
+    openings = Counter(" ".join(row.question.split()[:3]) for row in general_questions())
+    assert len(openings) >= 80

@@ -3,9 +3,17 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factory.facts.abstain import ABSTENTION
-from factory.tasks.score import interval, is_right
+from factory.tasks.score import Grade, grade, interval
+from factory.text.normalize import NUMBER_WORDS
+
+FEW = settings(max_examples=100, deadline=None)
+NUMBERS = st.integers(2, 10**6)
+WORDS = ("red", "blue", "pump", "gate", "north", "runs", "holds", "of", "never", "at")
+SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8)
 
 
 @pytest.mark.parametrize(
@@ -14,11 +22,19 @@ from factory.tasks.score import interval, is_right
         ("It is £15,000.", ("£15,000",), True),
         ("15000 pounds", ("£15,000",), True),
         ("The limit is 15,000", ("15000",), True),
+        ("15,000 dollars", ("£15,000",), False),
         ("150", ("15",), False),
         ("1.5", ("15",), False),
+        ("1.50", ("1.5",), True),
+        ("-18 degrees", ("18",), False),
         ("12:30", ("12",), False),
         ("16GB", ("16 GB",), True),
         ("sixteen characters", ("16 characters",), True),
+        ("Sixty-six of them", ("66",), True),
+        ("Sixty-six of them", ("60",), False),
+        ("five percent", ("5 %",), True),
+        ("5 days", ("5 %",), True),
+        ("5 %", ("five per cent of staff", "5 percent"), True),
         ("The Stump", ("the Stump",), True),
         ("stump", ("the Stump",), True),
         ("stumps", ("Stump",), False),
@@ -26,6 +42,9 @@ from factory.tasks.score import interval, is_right
         ("Noor keeps it, Vantongeren does not", ("Noor Vantongeren",), False),
         ("Cafe Zurich", ("Café Zürich",), True),
         ("on Tuesday the 21st", ("21 April", "Tuesday the 21st"), True),
+        ("on April 21st, 2024", ("21 April",), True),
+        ("2024-04-21", ("April 21, 2024",), True),
+        ("2024-04-12", ("April 21, 2024",), False),
         ("C-118", ("C118", "C 118"), True),
         ("", ("12",), False),
         ("anything", ("",), False),
@@ -34,10 +53,89 @@ from factory.tasks.score import interval, is_right
         (ABSTENTION, ("12",), False),
     ],
 )
-def test_a_reply_is_right_when_it_holds_an_accepted_answer_as_whole_words(
+def test_a_reply_is_right_when_it_holds_an_accepted_answer_as_whole_words_and_numbers(
     reply: str, answers: tuple[str, ...], right: bool
 ) -> None:
-    assert is_right(reply, answers) is right
+    assert grade(reply, answers).correct is right
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "right"),
+    [
+        ("10, 11 or 12", "12", False),
+        ("1 2 3 4 5 6 7 8 9 10 11 12", "12", False),
+        ("12 bar; 10 in winter", "12", True),
+        ("between 10 and 12 bar", "12 bar", True),
+        ("5 %, 10 % or 15 %", "10 %", False),
+        ("On 21 April 2024 at 10:30 it costs £7 in room 12", "12", True),
+        ("It costs £12 for 3 people and 2 dogs", "£12", True),
+        ("1 May, 2 May or 3 May", "3 May", False),
+        ("Form 12, 13 or 14", "Form 12", True),
+        ("no one but the 12", "12", True),
+    ],
+)
+def test_a_list_of_numbers_is_no_answer_and_other_kinds_do_not_count(
+    reply: str, answer: str, right: bool
+) -> None:
+    assert grade(reply, (answer,)).correct is right
+    assert grade(reply, (answer,)).contains
+
+
+def test_numbers_of_the_question_do_not_make_a_list() -> None:
+    reply = "10 plus 20 plus 30 equals 60"
+    assert grade(reply, ("60",), "What is 10 plus 20 plus 30?").correct
+    assert not grade(reply, ("60",)).correct
+
+
+@FEW
+@given(NUMBERS, NUMBERS)
+def test_a_number_is_right_when_it_is_that_number_only(said: int, wanted: int) -> None:
+    for spelled in (str(wanted), f"{wanted:,}", f"{wanted}.00"):
+        assert grade(f"There are {said:,} gates.", (spelled,)).correct is (said == wanted)
+
+
+@FEW
+@given(st.sets(NUMBERS, min_size=3, max_size=9), st.sampled_from(["{}", "{} %", "£{}"]))
+def test_naming_three_numbers_answers_nothing(numbers: set[int], shape: str) -> None:
+    reply = " or ".join(shape.format(number) for number in numbers)
+    assert not any(grade(reply, (shape.format(number),)).correct for number in numbers)
+    two = sorted(numbers)[:2]
+    reply = " or ".join(shape.format(number) for number in two)
+    assert all(grade(reply, (shape.format(number),)).correct for number in two)
+
+
+@FEW
+@given(SENTENCE, SENTENCE, SENTENCE)
+def test_the_measures_keep_their_order(before: list[str], answer: list[str], after: list[str]) -> None:
+    found = grade(" ".join([*before, *answer, *after]), (" ".join(answer),))
+    assert found.correct is found.contains is bool(answer)
+    assert found.exact is (bool(answer) and not before and not after)
+    assert (found.f1 == 1.0) is found.exact
+    assert 0.0 <= found.f1 <= 1.0
+
+
+@FEW
+@given(st.text(max_size=40), st.lists(st.text(max_size=12), max_size=3))
+def test_no_reply_is_too_odd_and_exact_means_right(reply: str, answers: list[str]) -> None:
+    found = grade(reply, answers, reply)
+    assert found.correct or not found.exact
+    assert 0.0 <= found.f1 <= 1.0
+
+
+def test_f1_is_the_share_of_common_words_with_the_best_answer() -> None:
+    found = grade("the north gate code is 4711", ("code 4711", "4712"))
+    assert found.f1 == pytest.approx(2 * 2 / (5 + 2))
+    assert grade("forty two", ("42",)) == Grade(True, True, False, 1.0, False)
+
+
+def test_where_no_answer_exists_only_declining_counts() -> None:
+    assert grade(ABSTENTION, ()) == Grade(True, True, True, 1.0, True)
+    assert grade("12 bar", ()) == Grade(False, False, False, 0.0, False)
+    assert grade(ABSTENTION, ("12",)).refused
+
+
+def test_the_number_words_are_known() -> None:
+    assert all(grade(word, (digits,)).correct for word, digits in NUMBER_WORDS.items())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """A folder with what a library lists: two bundles with reports, an adapter, and a damaged bundle."""
 
 from factory import store
-from factory.bundle.manifest import Origin, Score, list_files, write_manifest
+from factory.bundle.manifest import Origin, list_files, write_manifest
 from factory.report.model import Report
 from tests.bundle.manifests import make_manifest
+from tests.scored import make_score
 
 ONE, TWO = "one (build/one/bundle)", "two (build/two/bundle)"
 HELPDESK, BAD = "helpdesk (adapters/helpdesk)", "bad (build/bad/bundle)"
@@ -12,7 +13,7 @@ HELPDESK, BAD = "helpdesk (adapters/helpdesk)", "bad (build/bad/bundle)"
 def score(
     right, n=100, kind="adapter", question_set="unseen_phrasing", model="adapter", method="closed_book"
 ):
-    return Score(
+    return make_score(
         model=model,
         kind=kind,
         question_set=question_set,

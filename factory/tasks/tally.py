@@ -1,0 +1,89 @@
+"""Replies counted: a score for each model and question set, and a row for each document. Asks and grades nothing."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from factory.scores import DocumentScore, Reply, Score, Share
+from factory.tasks.score import interval
+
+DIGITS = 4  # of a share in a file
+# Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
+COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
+
+
+def grouped(replies: Iterable[Reply]) -> dict[tuple[str, str, str, str], list[Reply]]:
+    """Return replies by model, kind, question set and method, in the order asked."""
+    groups: dict[tuple[str, str, str, str], list[Reply]] = defaultdict(list)
+    for reply in replies:
+        groups[(reply.model, reply.kind, reply.question_set, reply.method)].append(reply)
+    return groups
+
+
+def counted(replies: Sequence[Reply]) -> Sequence[Reply]:
+    """Return the replies to questions that have an answer; all of a set in which none has."""
+    return [reply for reply in replies if reply.answers] or replies
+
+
+def scores(replies: Iterable[Reply]) -> list[Score]:
+    """Return one score for each model, method and question set, in the order asked."""
+    return [_score(rows) for rows in grouped(replies).values()]
+
+
+def _score(rows: Sequence[Reply]) -> Score:
+    asked, first = counted(rows), rows[0]
+    right = _share([row.correct for row in asked])
+    assert right is not None, "a group has replies, and some of them count"
+    return Score.model_validate(
+        {
+            "model": first.model,
+            "kind": first.kind,
+            "question_set": first.question_set,
+            "method": first.method,
+            "n": right.n,
+            "accuracy": right.share,
+            "low": right.low,
+            "high": right.high,
+            "exact": round(sum(row.exact for row in asked) / right.n, DIGITS),
+            "contains": round(sum(row.contains for row in asked) / right.n, DIGITS),
+            "f1": round(sum(row.f1 for row in asked) / right.n, DIGITS),
+            "refused": _share([row.refused for row in rows if not row.answers]),
+            "wrongly_refused": _share([row.refused and not row.correct for row in rows if row.answers]),
+        }
+    )
+
+
+def _share(hits: Sequence[bool]) -> Share | None:
+    if not hits:
+        return None
+    low, high = (round(end, DIGITS) for end in interval(sum(hits), len(hits)))
+    return Share(n=len(hits), share=round(sum(hits) / len(hits), DIGITS), low=low, high=high)
+
+
+def describe(score: Score) -> str:
+    """Return a score as one line of text, with what the model declined where that was asked or happened."""
+    line = (
+        f"{score.model:<28} {score.method:<12} {score.question_set:<18} "
+        f"{score.accuracy:6.1%}  [{score.low:.1%}, {score.high:.1%}]  n={score.n}"
+    )
+    if score.refused and score.wrongly_refused:
+        line += f"  refused {score.refused.share:.1%} of {score.refused.n} without an answer"
+    if score.wrongly_refused and score.wrongly_refused.share:
+        line += f"  wrongly refused {score.wrongly_refused.share:.1%}"
+    return line
+
+
+def by_document(replies: Iterable[Reply]) -> list[DocumentScore]:
+    """Return how base, adapter and the base with retrieval did on each source document, set by set."""
+    table: dict[tuple[str, str], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for reply in replies:
+        column = COLUMNS.get((reply.kind, reply.method))
+        if reply.source and reply.answers and column:
+            table[(reply.source, reply.question_set)][column].append(reply.correct)
+    return [
+        DocumentScore.model_validate(
+            {"document": document, "question_set": question_set, "n": len(columns["adapter"])}
+            | {name: round(sum(right) / len(right), DIGITS) for name, right in columns.items() if right}
+            | {"rag_n": len(columns["rag"])}
+        )
+        for (document, question_set), columns in sorted(table.items())
+    ]
