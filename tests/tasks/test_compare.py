@@ -25,7 +25,7 @@ def test_the_adapter_meets_base_and_retrieval_and_each_file_meets_the_adapter() 
     other_file = SMALL | {"model": "m-Q4_K_M.gguf"}
     replies = [
         reply
-        for model in (BASE, {}, SMALL, other_file, RAG)
+        for model in (BASE, {}, SMALL, other_file, RAG, {"method": "rag"})
         for question_set in ("unseen_phrasing", "general")
         for reply in answered("10", question_set=question_set, **model)
     ]
@@ -33,13 +33,14 @@ def test_the_adapter_meets_base_and_retrieval_and_each_file_meets_the_adapter() 
         (row.question_set, row.model, row.other, row.method, row.other_method) for row in comparisons(replies)
     ]
     assert sorted(found) == sorted(
-        (question_set, model, other, "closed_book", method)
+        (question_set, model, other, method, other_method)
         for question_set in ("unseen_phrasing", "general")
-        for model, other, method in (
-            ("adapter", "b", "closed_book"),
-            ("adapter", "b", "rag"),
-            ("m-Q8_0.gguf", "adapter", "closed_book"),
-            ("m-Q4_K_M.gguf", "adapter", "closed_book"),
+        for model, other, method, other_method in (
+            ("adapter", "b", "closed_book", "closed_book"),
+            ("adapter", "b", "closed_book", "rag"),
+            ("adapter", "b", "rag", "rag"),
+            ("m-Q8_0.gguf", "adapter", "closed_book", "closed_book"),
+            ("m-Q4_K_M.gguf", "adapter", "closed_book", "closed_book"),
         )
     )
     assert comparisons([]) == []
