@@ -43,7 +43,7 @@ class SynthesizeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
-    loose_wordings: int = Field(default=12, ge=0, le=100)
+    loose_wordings: int = Field(default=0, ge=0, le=100)
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
