@@ -1,4 +1,4 @@
-"""Closed-book recall of a model in memory: greedy answers, scored as the evaluation scores them."""
+"""Closed-book recall of a model in memory: greedy answers, right when an accepted answer stands in them."""
 
 from collections.abc import Sequence
 from typing import Any
