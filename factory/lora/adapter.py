@@ -251,9 +251,9 @@ def _refuse_idle(model: Any, settings: AdapterSettings) -> None:
 
 
 def _refuse_high_ranks(model: Any, init: str) -> None:
-    for name, layer in adapted_layers(model):
-        rank = layer.r[ADAPTER]
-        most = min(layer.lora_A[ADAPTER].weight.shape[1], layer.lora_B[ADAPTER].weight.shape[0])
+    layers: Iterator[tuple[str, Any]] = adapted_layers(model)
+    for name, layer in layers:
+        rank, most = layer.r[ADAPTER], min(layer.in_features, layer.out_features)
         if rank > most:
             raise TrainError(
                 f"train.init {init!r} takes {name!r} apart, which has no more than {most} ranks, and is asked for "

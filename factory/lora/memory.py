@@ -232,7 +232,8 @@ def _passing(setup: Setup, row_tokens: int, *, backward: bool = False) -> float:
     attention = 4.0 * shape.queries + 2 * shape.keys
     if setup.fused and backward and row_tokens <= SHORT:  # a bias and the softmax's gradients, in float32
         attention = FLOAT / size * (attention + 3 * shape.heads * row_tokens)
-    mlp = 5 * shape.inner  # forward, what the base and the adapter put out and their sum beside both factors
+    # Back, the gradients of both factors; forward, what base and adapter put out and their sum beside both.
+    mlp = (2 if backward and not setup.fused else 5) * shape.inner
     return size * max(attention, mlp) + 3 * FLOAT * shape.width
 
 

@@ -25,10 +25,8 @@ from factory.lora.trial import Trial, short_rows, unchanged
 logger = logging.getLogger(__name__)
 OVERFIT_STEPS = 20
 EFFECT_STEPS = 8  # the first ones are left out where float16 gradients overflow
-LEARNED = 0.3  # of the first loss is enough for the steps on one row to take off,
-PROMISED = (
-    0.5  # or this share of what the gradient promises of the first step: a small adapter cannot do more
-)
+LEARNED = 0.3  # of the first loss: what the steps on one row have to take off,
+PROMISED = 0.5  # or this share of what the gradient promises of the first step, where an adapter is small
 KNOWN = 0.1  # nats a token: a row that the model can say already shows nothing
 # Of the value that is compared. In bfloat16 gradients of a few short rows differ by up to 3 % from split to split.
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}

@@ -22,7 +22,12 @@ from factory.lora.optimizer import Optimizer
 from factory.lora.step import autocast
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
+SCALE = 1024.0  # of losses whose gradient is looked at: float16 has no numbers as small as many are
 RATE = 2e-3  # high enough to show an effect within a few steps, low enough not to wreck a model of 135M
+
+
+def _scaled_backward(loss: torch.Tensor) -> None:
+    (SCALE * loss).backward()
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,9 @@ class Trial:
         self,
         rows: Sequence[EncodedRow],
         micro_batch: int,
-        backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
+        backward: Callable[[torch.Tensor], None] = _scaled_backward,
     ) -> float:
-        """Add the gradient of the rows' cross-entropy and return it, in nats a token."""
+        """Add the gradient of the rows' cross-entropy, for `take_gradient` or an optimizer, and return it, in nats."""
         parts = [(part, 1.0) for part in micro_batches(list(range(len(rows))), micro_batch)]
         labels, below = sum(map(num_labels, rows)), self._below(rows)
         kept = None if below is None else dict(enumerate(below))
@@ -76,7 +81,7 @@ class Trial:
             torch.zeros_like(value) if value.grad is None else value.grad for value in self.parameters
         ]
         self.model.zero_grad(set_to_none=True)
-        return torch.cat([gradient.detach().float().flatten() for gradient in gradients])
+        return torch.cat([gradient.detach().float().flatten() for gradient in gradients]) / SCALE
 
     @torch.no_grad()
     def loss(self, *, apart: bool = True) -> float:
@@ -92,7 +97,7 @@ class Trial:
     def take_plain_gradient(self) -> torch.Tensor:
         """Return that loss's gradient as one vector, as the model's own modules and autograd make it."""
         for loss in self._plain_losses():
-            loss.backward()
+            _scaled_backward(loss)
         return self.take_gradient()
 
     def _plain_losses(self) -> Iterator[torch.Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from factory.lora.memory import Load, Setup
+from factory.lora.setup import ATTENDED, SHARED
 from factory.lora.shape import Shape
 from tests.lora.conftest import TARGETS
 
@@ -42,13 +43,16 @@ def lora(
         "down_proj": (shape.inner, shape.width),
     }  # fmt: skip
     layers, sizes = shape.layers - first_layer, [modules[name] for name in targets]
+    read = {name: sizes[0] for name, sizes in modules.items() if name in targets}
+    if dtype_bytes == 4 and not others.get("dropout", False):  # what several read is one tensor
+        read = {SHARED.get(name, name): size for name, size in read.items() if name != ATTENDED}
     plain = {"cuda", "dropout", "checkpointing"} & {name for name, value in others.items() if value}
     quantized = others.get("quantization", "none") != "none"
     return Setup(
         shape,
         first_layer,
         trained=layers * rank * sum(map(sum, sizes)),
-        inputs=layers * sum(entering for entering, _ in sizes),
+        inputs=layers * sum(read.values()),
         ranks=layers * rank * len(targets),
         dtype_bytes=dtype_bytes,
         fused=not plain and not quantized,

@@ -7,7 +7,7 @@ import pytest
 
 from factory.chat.template import encode_example
 from factory.errors import BaseModelError
-from factory.lora import preflight, recall
+from factory.lora import initial, preflight, recall
 from factory.lora.loop import Loop
 from factory.plan import probe
 from factory.recipe import load_recipe
@@ -28,7 +28,7 @@ def recipe(tmp_path, tiny_base, monkeypatch):
 
 @pytest.mark.parametrize("fields", [{}, {"init": "eva", "epochs": 9}, {"first_layer": 1, "recall_every": 1}])
 def test_two_steps_are_taken_on_rows_as_long_as_they_may_be_and_nothing_else(recipe, monkeypatch, fields):
-    for unneeded in (preflight.run, recall.Recall.__call__):
+    for unneeded in (preflight.run, recall.Recall.__call__, initial.begin_with_inputs):
         monkeypatch.setattr(
             f"{unneeded.__module__}.{unneeded.__qualname__}", lambda *_: pytest.fail("was run")
         )
