@@ -44,11 +44,8 @@ def make_pairs(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], count: 
     draw = random.Random(SEED)
     pairs, beginnings = [], set()
     while len(pairs) < count:
-        start, asked, told = (
-            draw.randrange(len(words) - 100),
-            draw.randint(4, MAX_ASKED),
-            draw.randint(2, MAX_TOLD),
-        )
+        start = draw.randrange(len(words) - 100)
+        asked, told = draw.randint(4, MAX_ASKED), draw.randint(2, MAX_TOLD)
         question, answer = words[start : start + asked], words[start + asked : start + asked + told]
         pair = " ".join(question) + "?", " ".join(answer) + "."
         size = len(encode_example(tokenizer, conversation(*pair, system=SYSTEM))[0])
@@ -111,7 +108,7 @@ def prepare(folder: Path, count: int) -> dict[str, object]:
     write_rows(folder / f"long-{num_long}.jsonl", make_long(tokenizer, words, num_long))
     if not (adapter / "adapter_model.safetensors").exists():
         make_adapter(base, adapter)
-    return {"base": str(base), "adapter": str(adapter), "num_long": num_long, "rank": RANK, "seed": SEED}
+    return {"base": str(base), "adapter": str(adapter), "num_long": num_long, "seed": SEED}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ def join(device: str) -> None:
 
     Those that are not the main one log warnings only.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -74,9 +74,8 @@ def run(config: ServeConfig) -> None:
     """
     import uvicorn
 
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # begun in the background, and so would be what it starts
+    # Begun in the background it would ignore Ctrl-C, and so would the training runs that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     rules = make_rules(config)
     check_port(config.host, config.port)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from factory.errors import BaseModelError, MissingExtraError, TrainError
+from factory.errors import TrainError
 from factory.lora import attach, initial
 from factory.lora.adapter import AdapterSettings, adapted_layers, beginning, new_adapter, save_adapter
 from factory.weights.merged import load_adapted
@@ -64,13 +64,8 @@ def test_pissa_in_bfloat16_loses_no_more_than_the_types_rounding(base, begin) ->
 
 @pytest.fixture
 def begin_in_four_bits(begin) -> Callable[..., Any]:
-    def go(init: str, **method: Any) -> Any:
-        try:
-            return begin(quantization="nf4", init=init, **method)
-        except (MissingExtraError, BaseModelError) as error:
-            pytest.skip(str(error))
-
-    return go
+    pytest.importorskip("bitsandbytes")
+    return lambda init, **method: begin(quantization="nf4", init=init, **method)
 
 
 def test_loftq_brings_back_a_part_of_what_four_bits_lost(base, begin_in_four_bits) -> None:
