@@ -96,8 +96,8 @@ def test_an_adapter_is_compared_with_its_base_and_with_retrieval(place: Path) ->
         set(Score.model_fields), set(Comparison.model_fields)
     ]  # fmt: skip
     lines = found.lines()
-    assert len(lines) == 3 + 2
-    assert lines[3].startswith(f"adapter against {TINY_NAME}, user: +")
+    assert len(lines) == 4 + 3
+    assert lines[4].startswith(f"adapter against {TINY_NAME}, user: +")
 
 
 def test_a_bundle_is_shown_as_base_adapter_and_its_default_file(place: Path) -> None:
