@@ -29,9 +29,6 @@ ANSWER_RANK = {
     "date": 0, "money": 0, "time": 0, "percent": 0, "quantity": 0,
     "code": 1, "name": 1, "place": 2, "number": 2, "phrase": 3,
 }  # fmt: skip
-NO_SUBJECT = frozenset(
-    ("you", "we", "they", "i", "it", "everybody", "nobody", "everyone", "anybody", "there", "today", "then")
-)
 EMPTY_ANSWERS = frozenset(
     ("", "-", "--", "n/a", "na", "none", "tbd", "y", "n", "yes", "no", "x", "here", "link", "see above")
 )
@@ -224,7 +221,12 @@ def sentence_drafts(sentence: str, topic: str, title: str, evidence: Evidence) -
 
 
 def _can_be_asked(clause: grammar.Clause) -> bool:
-    """Tell whether a clause's subject is short and says something, and enough is left to know it by."""
+    """Tell whether a clause's subject is short and names something, and enough is left to know it by.
+
+    A subject such as `the controller` is the answer to hundreds of questions: taught as one, it is said to all of them.
+    """
     parts = clause.subject.split()
-    plain = clause.subject.lower() not in NO_SUBJECT and len(parts) <= MAX_SUBJECT_WORDS
-    return plain and usable(clause.subject) and len(clause.rest.split()) >= 3
+    names = any(part[0].isupper() or part[0].isdigit() for part in parts[1:])
+    return (
+        names and len(parts) <= MAX_SUBJECT_WORDS and usable(clause.subject) and len(clause.rest.split()) >= 3
+    )

@@ -58,7 +58,7 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0.0, lt=1)
     max_gradient_norm: float = Field(default=1.0, gt=0)
     epochs: int = Field(default=9, ge=1, le=1000)
-    wordings: int = Field(default=12, ge=1, le=100)
+    wordings: int = Field(default=24, ge=1, le=100)
     batch_size: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=256, ge=16)
     recall_every: int = Field(default=4, ge=1)

@@ -8,7 +8,7 @@ recipe names a file of them, are rows of their own.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 5
+CODE_VERSION = 6
 
 
 class SynthesizeConfig(BaseModel):
     """How much is made of each document.
 
     `max_facts_per_document` keeps one large table from filling the dataset. Each fact is asked for in whole sentences
-    and in up to `loose_wordings` questions of some of its words. `passages` adds rows that retell the documents
+    and in up to `loose_wordings` questions of some of its words and its document's title; training takes the first
+    `train.wordings` of all. `passages` adds rows that retell the documents
     sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the machine unless it is an
     endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
     as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
@@ -43,7 +44,7 @@ class SynthesizeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
-    loose_wordings: int = Field(default=0, ge=0, le=100)
+    loose_wordings: int = Field(default=16, ge=0, le=100)
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
@@ -58,7 +59,7 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
     current, superseded = versions.split(rows)
     stated = list(_capped(current, config.max_facts_per_document))
-    drafts, refused = _consistent(_loosely_asked(stated, config.loose_wordings))
+    drafts, refused = _consistent(stated)
     if not drafts:
         raise SynthesizeError(
             f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "
@@ -68,6 +69,10 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         drafts = reword(
             drafts, open_teacher(config.teacher), work / "rewordings.jsonl", config.teacher.rewordings
         )
+    if config.loose_wordings:
+        titles = {chunk.document: chunk.title for chunk in current}
+        drafts, unclear = _consistent(_loosely_asked(drafts, titles, config.loose_wordings))
+        refused = dict(Counter(refused) + Counter(unclear))
     examples = [example for draft in drafts for example in _examples(draft, system)]
     if config.passages:
         examples += passages.examples(current, system)
@@ -119,8 +124,8 @@ def _capped(chunks: Iterable[Chunk], limit: int) -> Iterator[Draft]:
                 yield draft
 
 
-def _loosely_asked(drafts: Sequence[Draft], count: int) -> Iterator[Draft]:
-    asker = LooseAsker(draft.fact for draft in drafts)
+def _loosely_asked(drafts: Sequence[Draft], titles: Mapping[str, str], count: int) -> Iterator[Draft]:
+    asker = LooseAsker((draft.fact for draft in drafts), titles)
     for draft in drafts:
         yield Draft(draft.fact, (*draft.asks, *asker.ask(draft.fact, count)))
 
