@@ -110,7 +110,7 @@ def _fact(kind: str, subject: str, relation: str, answer: str, topic: str, evide
 def usable(answer: str) -> bool:
     """Tell whether a text can be an answer: neither empty of meaning nor too long."""
     plain = answer.strip().lower()
-    if plain in EMPTY_ANSWERS | PRONOUNS or len(plain.split()) > MAX_ANSWER_WORDS:
+    if plain in EMPTY_ANSWERS or len(plain.split()) > MAX_ANSWER_WORDS:
         return False
     return bool(normalize.normalize(answer)) and not re.search(r"https?://|\[[ x]\]|\{\{|<[a-z/]", plain)
 
@@ -205,13 +205,13 @@ def _is_statement(text: str) -> bool:
 def sentence_drafts(sentence: str, topic: str, title: str, evidence: Evidence) -> Iterator[Draft]:
     """Yield what one sentence states: numbers, dates, names and codes in it, its last phrase, its subject."""
     clause = grammar.parse(sentence)
-    found = [answer for answer in spans.answers(sentence) if usable(answer.text)]
+    found = [answer for answer in spans.answers(sentence) if _says_something(answer.text)]
     found = sorted(found, key=lambda answer: ANSWER_RANK[answer.kind])
     sure = [answer for answer in found if ANSWER_RANK[answer.kind] <= SURE_RANK]
     found = sure[:MAX_ANSWERS_A_SENTENCE] or found[:1]
     if clause and not found:
         tail = grammar.tail_phrase(clause)
-        found = [tail] if tail and usable(tail.text) else []
+        found = [tail] if tail and _says_something(tail.text) else []
     for answer in found:
         gap = grammar.with_gap(sentence, answer)
         subject = clause.subject if clause else topic
@@ -223,8 +223,13 @@ def sentence_drafts(sentence: str, topic: str, title: str, evidence: Evidence) -
         yield Draft(fact, phrasing.ask_reverse(clause, topic, title))
 
 
+def _says_something(words: str) -> bool:
+    """Tell whether words of a sentence can be an answer; `us` cannot, the US can."""
+    return usable(words) and (words.isupper() or words.lower() not in PRONOUNS)
+
+
 def _can_be_asked(clause: grammar.Clause) -> bool:
     """Tell whether a clause's subject is short and says something, and enough is left to know it by."""
     parts = clause.subject.split()
     plain = clause.subject.lower() not in NO_SUBJECT and len(parts) <= MAX_SUBJECT_WORDS
-    return plain and usable(clause.subject) and len(clause.rest.split()) >= 3
+    return plain and _says_something(clause.subject) and len(clause.rest.split()) >= 3
