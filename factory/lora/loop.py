@@ -204,7 +204,8 @@ class Loop:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
-            with shortage.refused(f"below train.first_layer, with {LOWER_BATCH} rows at once"):
+            below = f"below train.first_layer, with {LOWER_BATCH} rows at once"
+            with shortage.refused(below, "lower train.max_tokens, set train.first_layer to 0"):
                 self._fill_lower(batches)
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)

@@ -282,7 +282,9 @@ def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(
     loop = make_loop(1, name="lower")
     loop._engine.lower = fail
     with pytest.raises(
-        TrainError, match=r"Memory ran out below train\.first_layer, with 32 rows at once: close"
+        TrainError,
+        match=r"below train\.first_layer, with 32 rows at once: close other programs, lower train\.max_tokens, "
+        r"set train\.first_layer to 0, or",
     ):
         loop.run()
 
