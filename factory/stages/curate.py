@@ -20,7 +20,7 @@ from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
 
