@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, held_out, openbook, replay, versions
+from factory.facts import abstain, card, feedback, held_out, openbook, replay
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
-from factory.text import normalize
+from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
@@ -243,7 +243,7 @@ def _open_book(
         abstain=config.open_book_abstain,
         max_tokens=config.open_book_tokens,
     )
-    current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
+    room = openbook.room_for_passages(settings, count(system))
     if room < openbook.MIN_PASSAGE_TOKENS:
         raise CurateError(
             f"A row with passages would have room for {room} tokens of them, and takes {openbook.MIN_PASSAGE_TOKENS}: "
@@ -251,7 +251,6 @@ def _open_book(
             "shorten the system text"
         )
     current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
-    room = openbook.room_for_passages(settings, count(system))
     passages = openbook.cut_passages(current, withheld, clean, room, count)
     if not passages:
         return []
