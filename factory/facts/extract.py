@@ -107,7 +107,7 @@ def _fact(kind: str, subject: str, relation: str, answer: str, topic: str, evide
 def usable(answer: str) -> bool:
     """Tell whether a text can be an answer: neither empty of meaning nor too long."""
     plain = answer.strip().lower()
-    if plain in EMPTY_ANSWERS | PRONOUNS or len(plain.split()) > MAX_ANSWER_WORDS:
+    if plain in EMPTY_ANSWERS or len(plain.split()) > MAX_ANSWER_WORDS:
         return False
     return bool(normalize.normalize(answer)) and not re.search(r"https?://|\[[ x]\]|\{\{|<[a-z/]", plain)
 
@@ -202,13 +202,13 @@ def _is_statement(text: str) -> bool:
 def sentence_drafts(sentence: str, topic: str, title: str, evidence: Evidence) -> Iterator[Draft]:
     """Yield what one sentence states: numbers, dates, names and codes in it, its last phrase, its subject."""
     clause = grammar.parse(sentence)
-    found = [answer for answer in spans.answers(sentence) if usable(answer.text)]
+    found = [answer for answer in spans.answers(sentence) if _says_something(answer.text)]
     found = sorted(found, key=lambda answer: ANSWER_RANK[answer.kind])
     sure = [answer for answer in found if ANSWER_RANK[answer.kind] <= SURE_RANK]
     found = sure[:MAX_ANSWERS_A_SENTENCE] or found[:1]
     if clause and not found:
         tail = grammar.tail_phrase(clause)
-        found = [tail] if tail and usable(tail.text) else []
+        found = [tail] if tail and _says_something(tail.text) else []
     for answer in found:
         gap = grammar.with_gap(sentence, answer)
         subject = clause.subject if clause else topic
@@ -218,6 +218,11 @@ def sentence_drafts(sentence: str, topic: str, title: str, evidence: Evidence) -
         gap = sentence.replace(clause.subject, "___", 1)
         fact = _fact("sentence", clause.subject, gap, clause.subject, topic, evidence)
         yield Draft(fact, phrasing.ask_reverse(clause, topic, title))
+
+
+def _says_something(words: str) -> bool:
+    """Tell whether words of a sentence can be an answer; `us` cannot, the US can."""
+    return usable(words) and (words.isupper() or words.lower() not in PRONOUNS)
 
 
 def _can_be_asked(clause: grammar.Clause) -> bool:

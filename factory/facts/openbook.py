@@ -7,8 +7,9 @@ Knows passages, facts and rows; what is near is told by its caller.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from factory import store
 from factory.chat.context import chunk_text, with_context
@@ -17,6 +18,7 @@ from factory.facts.abstain import ABSTENTION
 from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact
 from factory.text import normalize
 from factory.text.chunking import cut_smaller, leave_out
+from factory.text.segment import Piece, sentences
 
 logger = logging.getLogger(__name__)
 # Of a row's tokens, for what a chat template puts around its turns, and for question and answer, which take no more in
@@ -74,23 +76,46 @@ def cut_passages(
 
     Args:
         chunks: where they come from; what is too long is cut.
-        withheld: facts whose sentence or table row must stand in no passage.
+        withheld: facts of which neither the evidence nor another sentence or line of the same document that names
+            subject and answer may stand in a passage.
         clean: returns a text without what must not be trained on, or None if it must not be shown at all.
         room: the tokens that one may take.
         count: returns the tokens of a text.
     """
-    hidden: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    hidden: dict[str, list[Fact]] = defaultdict(list)
     for fact in withheld:
-        hidden[fact.evidence.document].append((fact.evidence.start, fact.evidence.end))
+        hidden[fact.evidence.document].append(fact)
     found = []
     for chunk in chunks:
         left = room - count(chunk_text(chunk.model_copy(update={"text": ""})))
-        shown = leave_out(chunk, hidden[chunk.document])
+        shown = leave_out(chunk, list(_telling(chunk, hidden[chunk.document])))
         for piece in cut_smaller(shown, left, count) if left >= MIN_PASSAGE_TOKENS else ():
             if text := clean(chunk_text(piece)):
                 stretches = tuple((element.start, element.end) for element in piece.elements)
                 found.append(Passage(piece.document, stretches, text, count(text)))
     return found
+
+
+def _telling(chunk: Chunk, facts: Sequence[Fact]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a chunk's document that tell one of its facts."""
+    for fact in facts:
+        yield fact.evidence.start, fact.evidence.end
+    for element in chunk.elements if facts else ():
+        for piece in _lines(element.text) if element.cells else sentences(element.text):
+            if any(_tells(piece.text, fact) for fact in facts):
+                yield element.start + piece.start, element.start + piece.end
+
+
+def _lines(text: str) -> Iterator[Piece]:
+    lines = text.split("\n")
+    for line, start in zip(lines, accumulate((len(line) + 1 for line in lines), initial=0), strict=False):
+        yield Piece(line, start, start + len(line))
+
+
+def _tells(text: str, fact: Fact) -> bool:
+    """Tell whether a text repeats a fact's evidence, or names its subject and its answer, where these are two."""
+    named = fact.subject != fact.answer and normalize.contains(text, fact.subject)
+    return normalize.contains(text, fact.evidence.text) or (named and normalize.contains(text, fact.answer))
 
 
 def examples(

@@ -141,24 +141,36 @@ def micro_batches(batch: list[int], size: int) -> Iterator[list[int]]:
         yield batch[start : start + size]
 
 
-def parts_of(rows: Sequence[EncodedRow], batch: Sequence[int], size: int) -> list[list[int]]:
-    """Return a batch's rows in parts of at most `size`; rows side by side with the same context have their own.
+def parts_of(rows: Sequence[EncodedRow], batch: Sequence[int], size: int, *, shared: bool) -> list[list[int]]:
+    """Return a batch's rows in parts of at most `size`.
 
-    An engine computes once what all rows of a part begin with.
+    With an engine that computes once what all rows of a part begin with (`shared`), rows side by side with the same
+    context have their own.
     """
+    if not shared:
+        return list(micro_batches(list(batch), size))
     same_context = groupby(batch, key=lambda number: rows[number].context)
     return [part for _, same in same_context for part in micro_batches(list(same), size)]
 
 
 def share_of(
-    rows: Sequence[EncodedRow], batch: list[int], micro_batch: int, rank: int, num_processes: int
+    rows: Sequence[EncodedRow],
+    batch: list[int],
+    micro_batch: int,
+    rank: int,
+    num_processes: int,
+    *,
+    shared: bool,
 ) -> list[tuple[list[int], float]]:
-    """Return a process's parts of a batch, each with the weight of its loss.
+    """Return a process's parts of a batch, as `parts_of` makes them, each with the weight of its loss.
 
     Every process gets as many, as weights that are spread over all can only be computed with by all at once: one that
     has run out of rows takes the batch's first again, at weight 0.
     """
-    shares = [parts_of(rows, batch[start::num_processes], micro_batch) for start in range(num_processes)]
+    shares = [
+        parts_of(rows, batch[start::num_processes], micro_batch, shared=shared)
+        for start in range(num_processes)
+    ]
     own = [(part, 1.0) for part in shares[rank]]
     return own + [(batch[:1], 0.0)] * (max(map(len, shares)) - len(own))
 

@@ -21,7 +21,12 @@ from factory.lora.step import autocast
 
 
 class Engine(Protocol):
-    """Computes losses of a model whose layers before the first adapter are frozen."""
+    """Computes losses of a model whose layers before the first adapter are frozen.
+
+    `shares_prefixes` tells whether what all rows given together begin with is computed once.
+    """
+
+    shares_prefixes: bool
 
     def lower(self, rows: Sequence[EncodedRow]) -> list[torch.Tensor]:
         """Return what enters the first adapted layer, one tensor of shape (length, width) a row."""
@@ -82,6 +87,8 @@ def _side_by_side(rows: Sequence[EncodedRow], device: str) -> _Input:
 
 class PlainEngine:
     """Batches through the model's own modules, computed in a low precision where one is asked for."""
+
+    shares_prefixes = False
 
     def __init__(
         self,
@@ -160,6 +167,8 @@ class PlainEngine:
 
 class FusedEngine:
     """Rows without padding through fused layers, behind one copy of the tokens that all of them begin with."""
+
+    shares_prefixes = True
 
     def __init__(self, model: Any, first_layer: int, dtype: torch.dtype) -> None:
         """Copy the frozen weights into the layers' own form."""

@@ -204,7 +204,8 @@ class Loop:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
-            with shortage.refused(f"below train.first_layer, with {LOWER_BATCH} rows at once"):
+            below = f"below train.first_layer, with {LOWER_BATCH} rows at once"
+            with shortage.refused(below, "lower train.max_tokens, set train.first_layer to 0"):
                 self._fill_lower(batches)
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
@@ -257,7 +258,12 @@ class Loop:
         size = self._objective.size([self.rows[number] for number in numbers])
         while True:
             parts = share_of(
-                self.rows, numbers, progress.micro_batch, distributed.rank(), distributed.num_processes()
+                self.rows,
+                numbers,
+                progress.micro_batch,
+                distributed.rank(),
+                distributed.num_processes(),
+                shared=self._engine.shares_prefixes,
             )
             try:
                 loss = accumulate(
@@ -304,12 +310,14 @@ class Loop:
                 self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
 
     def _lower_parts(self) -> Iterator[list[int]]:
-        """Yield all rows' numbers in large batches: of like length, or with the same context."""
-        alone = [number for number, row in enumerate(self.rows) if not row.context]
+        """Yield all rows' numbers in large batches: of like length, or with a context that the engine shares."""
+        shared = self._engine.shares_prefixes
+        below = [number for number, row in enumerate(self.rows) if shared and row.context]
+        alone = [number for number, row in enumerate(self.rows) if not (shared and row.context)]
         for part in like_lengths([self.rows[number].ids for number in alone], LOWER_BATCH):
             yield [alone[place] for place in part]
-        below = [number for number, row in enumerate(self.rows) if row.context]
-        yield from parts_of(self.rows, sorted(below, key=lambda n: self.rows[n].context), LOWER_BATCH)
+        below.sort(key=lambda number: self.rows[number].context)
+        yield from parts_of(self.rows, below, LOWER_BATCH, shared=True)
 
     def _end_epoch(self, progress: Progress) -> None:
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:

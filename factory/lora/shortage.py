@@ -17,8 +17,11 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, Exception) and should_reduce_batch_size(error)
 
 
+REMEDY = "lower train.max_tokens or train.rank, raise train.first_layer"
+
+
 @contextmanager
-def refused(when: str) -> Iterator[None]:
+def refused(when: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turn an error of memory in the block into one that says when it ran out and what to do.
 
     Raises:
@@ -29,15 +32,12 @@ def refused(when: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        raise refusal(when) from error
+        raise refusal(when, remedy) from error
 
 
-def refusal(when: str) -> TrainError:
+def refusal(when: str, remedy: str = REMEDY) -> TrainError:
     """Return the error that says when memory ran out and what to do."""
-    return TrainError(
-        f"Memory ran out {when}: close other programs, lower train.max_tokens or train.rank, raise "
-        "train.first_layer, or name a smaller base"
-    )
+    return TrainError(f"Memory ran out {when}: close other programs, {remedy}, or name a smaller base")
 
 
 def release() -> None:

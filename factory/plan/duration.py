@@ -36,7 +36,7 @@ def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speed
     types, rag = len(recipe.quantize.types), recipe.evaluate.rag * recipe.evaluate.rag_questions
     slower = setup.shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
     answers = work.questions * (2 + types) + 2 * RETRIEVAL_ANSWERS * rag  # base and adapter
-    tokens = work.rows.an_epoch * work.rows.mean
+    tokens = work.rows.an_epoch * work.rows.mean - setup.fused * work.rows.repeated
     return {
         "ingest": work.files * SECONDS_A_FILE,
         **{stage: work.rows.an_epoch * seconds for stage, seconds in SECONDS_A_ROW.items()},

@@ -1,12 +1,15 @@
 """How much there is to do: counted in the dataset where it is made, else guessed from the sources. Runs nothing."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from factory import store
+from factory.chat.context import split_turn
 from factory.pipeline import Run
+from factory.recipe import Recipe
 from factory.rows import Example, read_rows
 
 SAMPLED_ROWS = 500
@@ -16,6 +19,7 @@ LONG_ROWS = 32  # of the most characters, one of which has the most tokens
 # Source bytes a fact, in the sample company: plain text, and what carries more than its text.
 PLAIN_SUFFIXES = frozenset({".csv", ".eml", ".json", ".jsonl", ".md", ".py", ".rst", ".tsv", ".txt"})
 BYTES_A_FACT, PACKED_BYTES_A_FACT = 55, 800
+TOKENS_A_FACT = 14  # of the text that it stands in: plain text has about four bytes a token
 GENERAL_QUESTIONS = 200  # lines of factory/tasks/general.jsonl
 
 
@@ -23,13 +27,15 @@ GENERAL_QUESTIONS = 200  # lines of factory/tasks/general.jsonl
 class Rows:
     """A dataset's rows: how many an epoch takes (one a fact or passage), and the tokens of all, the mean, the longest.
 
-    `longest` leaves out rows that training leaves out.
+    `longest` leaves out rows that training leaves out. `repeated` are the tokens of an epoch's rows that stand above
+    other questions as well: the fast engine computes them once.
     """
 
     an_epoch: int
     total: float
     mean: float
     longest: int
+    repeated: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,19 @@ def find_workload(run: Run) -> Workload:
     if rows.is_file():
         return Workload(len(found), read_dataset(rows, run.base.folder, limit), questions)
     facts = sum(path.stat().st_size / _bytes_a_fact(path) for path in found[:10_000])
-    an_epoch = max(50, min(int(facts), 20_000))
+    return Workload(len(found), guess_rows(recipe, max(50, min(int(facts), 20_000))), questions)
+
+
+def guess_rows(recipe: Recipe, facts: int) -> Rows:
+    """Return the rows that so many facts become: one each, and for a share of them one below passages."""
+    share, tokens = recipe.curate.open_book, recipe.curate.open_book_tokens
+    below = round(share * facts)
+    an_epoch, of_an_epoch = facts + below, facts * GUESSED_TOKENS + below * tokens
+    contexts = min(below, facts * TOKENS_A_FACT / tokens)
     wordings = min(recipe.train.epochs, recipe.train.wordings)
-    guessed = Rows(an_epoch, an_epoch * wordings * GUESSED_TOKENS, GUESSED_TOKENS, limit)
-    return Workload(len(found), guessed, questions)
+    repeated = (below - contexts) * (tokens - GUESSED_TOKENS)
+    mean = of_an_epoch / an_epoch
+    return Rows(an_epoch, of_an_epoch * wordings, mean, recipe.train.max_tokens, repeated)
 
 
 def _bytes_a_fact(path: Path) -> int:
@@ -73,7 +88,16 @@ def read_dataset(rows: Path, base: Path, max_tokens: int) -> Rows:
     by_length = sorted(examples, key=lambda row: -sum(len(message.content) for message in row.messages))
     fitting = [count for count in _count(tokenizer, by_length[:LONG_ROWS]) if count <= max_tokens]
     mean = sum(sampled) / len(sampled)
-    return Rows(len(groups), mean * len(examples), mean, max(fitting, default=max_tokens))
+    longest = max(fitting, default=max_tokens)
+    return Rows(len(groups), mean * len(examples), mean, longest, _repeated(tokenizer, examples))
+
+
+def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> int:
+    """Return the tokens of an epoch's rows that stand above the question of another row of it as well."""
+    groups = {(split_turn(row.messages[-2].content)[0], row.group) for row in rows}
+    asked = Counter(context for context, _ in groups if context)
+    codes = tokenizer.encode_batch(list(asked), add_special_tokens=False)
+    return sum((times - 1) * len(code.ids) for times, code in zip(asked.values(), codes, strict=True))
 
 
 def _count(tokenizer: Tokenizer, rows: list[Example]) -> list[int]:

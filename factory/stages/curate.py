@@ -11,16 +11,16 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, held_out, openbook, replay, versions
+from factory.facts import abstain, card, feedback, held_out, openbook, replay
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
-from factory.text import normalize
+from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
 
@@ -70,7 +70,8 @@ def curate(
     """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, `facts.jsonl` and the dataset card; return counts.
 
     Raises:
-        CurateError: nothing is left to train on, or a held-out question was found in the training rows.
+        CurateError: nothing is left to train on, a held-out question was found in the training rows, or rows have no
+            room for passages.
     """
     facts = {fact.id: fact for fact in read_rows(examples / "facts.jsonl", Fact)}
     rows = list(read_rows(examples / "examples.jsonl", Example))
@@ -242,8 +243,14 @@ def _open_book(
         abstain=config.open_book_abstain,
         max_tokens=config.open_book_tokens,
     )
-    current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
     room = openbook.room_for_passages(settings, count(system))
+    if room < openbook.MIN_PASSAGE_TOKENS:
+        raise CurateError(
+            f"A row with passages would have room for {room} tokens of them, and takes {openbook.MIN_PASSAGE_TOKENS}: "
+            f"the system text has {count(system)}; raise curate.open_book_tokens (now {config.open_book_tokens}), or "
+            "shorten the system text"
+        )
+    current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
     passages = openbook.cut_passages(current, withheld, clean, room, count)
     if not passages:
         return []

@@ -18,13 +18,13 @@ from factory import store
 from factory.backends.registry import TeacherConfig, open_teacher
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
-from factory.facts import extract, feedback, passages, versions
+from factory.facts import extract, feedback, passages
 from factory.facts.extract import Draft
 from factory.facts.loose import LooseAsker
 from factory.facts.phrasing import TEST_FORMS, Ask, answer_of
 from factory.facts.teacher import reword
 from factory.rows import Chunk, Example, Fact, read_rows, write_rows
-from factory.text import normalize
+from factory.text import normalize, versions
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 6

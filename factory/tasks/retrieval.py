@@ -13,6 +13,7 @@ import numpy as np
 from factory.chat.context import chunk_text, with_context
 from factory.errors import UsageError
 from factory.rows import Chunk, read_rows
+from factory.text import versions
 
 RANK_OFFSET = 60  # of reciprocal rank fusion, as in Cormack et al., SIGIR 2009
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
@@ -43,12 +44,16 @@ class Index:
 
 
 class Retriever:
-    """An index over chunks with their titles and headings: BM25's, fused with an encoder's ranks if there is one."""
+    """An index over chunks with their titles and headings: BM25's, fused with an encoder's ranks if there is one.
+
+    Documents that a newer version replaces are left out, as they are in training.
+    """
 
     def __init__(self, chunks: Sequence[Chunk], embed: Embed | None = None) -> None:
         """Build the index in memory; `embed` returns a vector at unit length for each text."""
-        self._chunks, self._embed = chunks, embed
-        texts = [chunk_text(chunk) for chunk in chunks]
+        self._embed = embed
+        self._chunks, _ = versions.split(chunks)
+        texts = [chunk_text(chunk) for chunk in self._chunks]
         self._index = Index(texts)
         self._vectors = np.asarray(embed(texts)) if embed else None
 

@@ -8,6 +8,7 @@ import pytest
 
 from factory.facts import extract
 from factory.facts.phrasing import REVERSE_FORMS, answer_of
+from factory.readers.contract import Cells
 from factory.rows import Chunk, Element
 from factory.text import normalize
 from tests.made import draft_all, make_document
@@ -146,6 +147,23 @@ def test_like_facts_have_like_ids_and_others_other_ones() -> None:
 )
 def test_what_says_nothing_is_no_answer(text: str) -> None:
     assert not extract.usable(text)
+
+
+@pytest.mark.parametrize(
+    ("block", "answer"),
+    [
+        ((("Site", "Country"), ("Warehouse 3", "US"), ("Warehouse 4", "UK")), "US"),
+        ("Owner: IT", "IT"),
+        ("Keys: One", "One"),
+    ],
+)
+def test_a_cell_or_field_that_is_spelt_like_a_pronoun_is_a_fact(block: str | Cells, answer: str) -> None:
+    assert answer in {draft.fact.answer for draft in draft_all(block)}
+
+
+def test_a_pronoun_of_a_sentence_answers_nothing_and_a_country_does() -> None:
+    assert draft_all("The spare key belongs to us.") == []
+    assert {draft.fact.answer for draft in draft_all("The spare key belongs to US.")} == {"US"}
 
 
 def test_ten_thousand_random_strings_never_break_it() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from factory.chat.context import split_turn, with_context
 from factory.facts.abstain import ABSTENTION
+from factory.facts.extract import drafts
 from factory.facts.openbook import OpenBook, Passage, cut_passages, examples, room_for_passages
-from factory.rows import OPEN_BOOK, Example
+from factory.rows import OPEN_BOOK, Example, Fact
 from tests.made import count_words, make_chunks, make_examples, make_fact
 
 FACTS = [make_fact(number, document=f"{number // 4}.md") for number in range(40)]
@@ -148,6 +149,25 @@ def test_rows_without_evidence_without_a_fact_or_with_an_answer_that_no_passage_
         make_examples(FACTS[0].model_copy(update={"answer": "a ton"}), {"tell": "TD-0?"})[0],
     ]
     assert make(rows=others) == []
+
+
+def test_what_is_withheld_stands_in_no_passage_a_second_time_in_its_document() -> None:
+    said = "The pump runs at 12 bar. The lamp is green."
+    notes = (("Part", "Pressure"), ("The pump", "12 bar"), ("The valve", "9 bar"))
+    chunks = make_chunks("# Start", said, "# Again", said, "At night the pump needs 12 bar.", notes)
+    other = make_chunks(said, path="other.md")
+    (fact,) = [draft.fact for draft in drafts(chunks[0]) if draft.fact.answer == "12 bar"]
+    (reverse,) = [draft.fact for draft in drafts(chunks[0]) if draft.fact.answer == "The pump"]
+
+    def texts(fact: Fact) -> str:
+        return "".join(passage.text for passage in cut_passages(chunks, [fact], str, 40, count_words))
+
+    assert "12 bar" not in texts(fact)
+    assert texts(fact).count("The lamp is green.") == 2
+    assert "| The valve | 9 bar |" in texts(fact)
+    assert "The pump runs at 12 bar." not in texts(reverse)
+    assert "At night the pump needs 12 bar." in texts(reverse), "a subject alone gives nothing away"
+    assert "12 bar" in cut_passages(other, [fact], str, 40, count_words)[0].text
 
 
 TABLE = (("Model", "Weight"), *((f"TD-{number}", f"{number} kg") for number in range(30)))

@@ -142,12 +142,14 @@ def test_processes_share_a_batch_in_as_many_parts_each(
     size: int, micro_batch: int, num_processes: int
 ) -> None:
     rows, batch = _made({"a": 30}), list(range(10, 10 + size))
-    shares = [share_of(rows, batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
+    shares = [
+        share_of(rows, batch, micro_batch, rank, num_processes, shared=True) for rank in range(num_processes)
+    ]
     assert len({len(share) for share in shares}) == 1
     counted = [row for share in shares for part, weight in share for row in part * int(weight)]
     assert sorted(counted) == batch
     assert all(0 < len(part) <= micro_batch for share in shares for part, _ in share)
-    whole = [part for part, _ in share_of(rows, batch, micro_batch, 0, 1)]
+    whole = [part for part, _ in share_of(rows, batch, micro_batch, 0, 1, shared=True)]
     assert whole == list(micro_batches(batch, micro_batch))
 
 
@@ -185,10 +187,17 @@ def _question(number: int, place: int) -> tuple[int, ...]:
 def test_a_passage_is_computed_once_for_all_that_is_asked_about_it() -> None:
     rows = _below({"a": 6}, 2)
     (batch,) = epoch_batches(rows, 0, 7, 8)
-    parts = parts_of(rows, batch, 8)
+    parts = parts_of(rows, batch, 8, shared=True)
     assert sorted(len(part) for part in parts) == [2, 6]
     computed = sum(len(lay_out([rows[number] for number in part]).ids) for part in parts)
     assert computed == (SYSTEM + PASSAGE + 6 * QUESTION) + (SYSTEM + 2 * QUESTION)
+
+
+def test_an_engine_that_shares_nothing_gets_parts_as_large_as_they_may_be() -> None:
+    rows = _below({"a": 3, "b": 2}, 2)
+    assert parts_of(rows, range(7), 4, shared=False) == [[0, 1, 2, 3], [4, 5, 6]]
+    assert share_of(rows, list(range(7)), 4, 0, 1, shared=False) == [([0, 1, 2, 3], 1.0), ([4, 5, 6], 1.0)]
+    assert len(parts_of(rows, range(7), 4, shared=True)) == 3
 
 
 @pytest.mark.parametrize("num_alone", [0, 3, 40, 400])
@@ -201,7 +210,7 @@ def test_rows_with_one_context_stay_together_and_the_rest_fills_their_batches_up
     parts = Counter(
         rows[part[0]].context
         for batch in batches
-        for part in parts_of(rows, batch, 8)
+        for part in parts_of(rows, batch, 8, shared=True)
         if rows[part[0]].context
     )
     assert parts == {context: -(-size // 8) for context, size in sizes.items()}
@@ -231,7 +240,9 @@ def test_without_contexts_the_shuffled_rows_of_a_window_are_batched_by_length() 
 def test_processes_share_contexts_in_as_many_parts_each(micro_batch: int, num_processes: int) -> None:
     rows = _below({"a": 3, "b": 2}, 2)
     batch = list(range(7))
-    shares = [share_of(rows, batch, micro_batch, rank, num_processes) for rank in range(num_processes)]
+    shares = [
+        share_of(rows, batch, micro_batch, rank, num_processes, shared=True) for rank in range(num_processes)
+    ]
     assert len({len(share) for share in shares}) == 1
     counted = [number for share in shares for part, weight in share for number in part * int(weight)]
     assert sorted(counted) == batch

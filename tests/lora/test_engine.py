@@ -136,7 +136,7 @@ def test_a_step_on_rows_that_share_passages_has_the_gradient_of_the_rows_one_by_
     model = new_model(first_layer, trained=True)
     engine = _engine(kind, model, first_layer)
     kept = dict(enumerate(engine.lower(rows))) if first_layer else None
-    parts = batches.share_of(rows, batch, micro_batch, 0, 1)
+    parts = batches.share_of(rows, batch, micro_batch, 0, 1, shared=True)
     assert len(parts) == {2: 3 + 2 + 2, 8: 3}[micro_batch]
     loss = accumulate(engine, CrossEntropy(), rows, parts, kept, 1, torch.Tensor.backward)
     assert loss.item() == pytest.approx(value, rel=1e-5)

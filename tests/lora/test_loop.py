@@ -13,7 +13,7 @@ import torch
 
 from factory.errors import TrainError
 from factory.lora import loop as loop_module
-from factory.lora.checkpoint import trained_state
+from factory.lora.checkpoint import Progress, trained_state
 from factory.lora.loop import Loop, LoopSettings, learning_rate
 
 SETTINGS = LoopSettings(
@@ -162,6 +162,27 @@ def test_a_resumed_run_computes_frozen_layers_in_the_same_batches(make_loop, mon
     assert len(batches["straight"]) == 6
 
 
+@pytest.mark.parametrize(("dropout", "expected"), [(0.0, 3), (0.1, 1)])
+def test_only_an_engine_that_shares_passages_gets_the_rows_of_each_apart(
+    make_loop, dropout: float, expected: int
+) -> None:
+    loop = make_loop(1, dropout=dropout, batch_size=6, micro_batch=6)
+    assert loop.engine.shares_prefixes is not bool(dropout)
+    loop.rows = [
+        replace(row, context="ab"[number % 2] if number < 4 else "")
+        for number, row in enumerate(loop.rows[:6])
+    ]
+    taken: list[int] = []
+    lower, losses = loop._engine.lower, loop._engine.loss
+    loop._engine.lower = lambda rows: taken.append(len(rows)) or lower(rows)
+    parts: list[int] = []
+    loop._engine.loss = lambda rows, below: parts.append(len(rows)) or losses(rows, below)
+    numbers = [0, 2, 1, 3, 4, 5]
+    loop._fill_lower([numbers])
+    loop._gradient(numbers, Progress(micro_batch=6))
+    assert (len(taken), len(parts)) == (expected, expected)
+
+
 def test_the_best_state_is_put_back(make_loop) -> None:
     states: list[dict[str, torch.Tensor]] = []
     scores = iter([0.2, 0.9, 0.5])
@@ -282,7 +303,9 @@ def test_memory_that_runs_out_beside_the_steps_ends_the_run_with_what_to_do(
     loop = make_loop(1, name="lower")
     loop._engine.lower = fail
     with pytest.raises(
-        TrainError, match=r"Memory ran out below train\.first_layer, with 32 rows at once: close"
+        TrainError,
+        match=r"below train\.first_layer, with 32 rows at once: close other programs, lower train\.max_tokens, "
+        r"set train\.first_layer to 0, or",
     ):
         loop.run()
 

@@ -1,5 +1,6 @@
 """Times of the stages: they grow with the work, and the quickstart takes what it took."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base)
     slow = duration.estimate_seconds(recipe, setup, small, slower)
     for stage in ("train", "merge", "quantize", "verify", "evaluate", "export"):
         assert slow[stage] == pytest.approx(2 * first[stage])
+
+
+def test_only_the_fast_engine_takes_less_time_where_passages_repeat(make_run, base):
+    recipe = make_run().recipe
+    setup, speeds = read_setup(recipe, base), duration.Speeds(1e11, 1e11)
+    assert setup.fused
+    for fused, expected in ((True, 0.6), (False, 1.0)):
+        engine = replace(setup, fused=fused)
+        every, once = (
+            duration.estimate_seconds(
+                recipe, engine, Workload(9, Rows(100, 8000, 80.0, 256, repeated), 50), speeds
+            )["train"]
+            for repeated in (0, 3200)
+        )
+        assert once == pytest.approx(expected * every)
 
 
 def test_the_quickstart_is_estimated_as_it_was_measured(base):

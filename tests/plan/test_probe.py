@@ -4,6 +4,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from factory.chat.template import encode_example
 from factory.errors import BaseModelError
@@ -95,6 +96,13 @@ class Pool:
     [
         (BrokenProcessPool("killed"), probe.hardware.total_memory_bytes(), ""),
         (BaseModelError("no such base"), None, "memory could not be probed: no such base"),
+        (RuntimeError("CUDA error: no kernel"), None, "memory could not be probed: CUDA error: no kernel"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            None,
+            "memory could not be probed: CUDA out of memory",
+        ),
+        (MemoryError(), None, "memory could not be probed: MemoryError"),
     ],
 )
 def test_a_probe_that_is_killed_needs_all_memory_and_one_that_fails_says_why(

@@ -2,8 +2,9 @@
 
 import pytest
 
+from factory.chat.context import with_context
 from factory.plan import workload
-from factory.rows import write_rows
+from factory.rows import OPEN_BOOK, Message, write_rows
 
 
 def test_an_epoch_has_one_row_a_fact_or_passage(tmp_path, base, example):
@@ -38,4 +39,34 @@ def test_a_fresh_run_is_guessed_from_its_sources(make_run):
     found = workload.find_workload(make_run("train.epochs=5", "train.max_tokens=99"))
     assert found.rows.an_epoch == 8000 // workload.BYTES_A_FACT
     assert found.rows.total == found.rows.an_epoch * 5 * workload.GUESSED_TOKENS
-    assert (found.files, found.rows.longest) == (1, 99)
+    assert (found.files, found.rows.longest, found.rows.repeated) == (1, 99, 0)
+
+
+def test_rows_below_passages_are_guessed_as_long_as_they_may_be_and_passages_as_asked_about_often(make_run):
+    plain = workload.find_workload(make_run("train.epochs=2")).rows
+    found = workload.find_workload(
+        make_run("train.epochs=2", "curate.open_book=0.5", "curate.open_book_tokens=200")
+    ).rows
+    below = round(plain.an_epoch / 2)
+    assert found.an_epoch == plain.an_epoch + below
+    assert found.total == plain.total + 2 * below * 200
+    assert found.an_epoch * found.mean == pytest.approx(found.total / 2)
+    assert 0.5 < found.repeated / (below * 200) < 0.84
+
+
+def test_a_passage_of_a_dataset_is_repeated_where_more_than_one_fact_of_it_is_asked_about(
+    tmp_path, base, example
+):
+    def below(row, passage):
+        turn = with_context([passage], row.messages[0].content)
+        return row.model_copy(
+            update={"form": OPEN_BOOK, "messages": (Message(role="user", content=turn), row.messages[1])}
+        )
+
+    long, short = "p " * 30, "q " * 7
+    rows = [example(number, fact) for number, fact in enumerate("abcd")]
+    rows += [below(example(9, fact), long) for fact in "aabc"] + [below(example(10, "d"), short)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    found = workload.read_dataset(tmp_path / "train.jsonl", base, 256)
+    assert found.an_epoch == 8
+    assert found.repeated == 2 * 30, "two wordings of a fact take turns"

@@ -60,7 +60,9 @@ class Dataset:
 def run(tmp_path, base):
     """Return a function that curates examples and reads the dataset back."""
 
-    def go(examples: Path, seed: int = 1, name: str = "dataset", **config) -> Dataset:
+    def go(
+        examples: Path, seed: int = 1, name: str = "dataset", system: str = "Be short.", **config
+    ) -> Dataset:
         work = tmp_path / name
         work.mkdir()
         counts = curate(
@@ -69,7 +71,7 @@ def run(tmp_path, base):
             chunks=examples.parent / "chunks",
             base=base,
             seed=seed,
-            system="Be short.",
+            system=system,
             work=work,
         )
         return Dataset(work, counts)
@@ -411,6 +413,15 @@ def test_personal_data_in_passages_is_masked_or_keeps_them_out(tmp_path: Path, r
         )  # fmt: skip
         assert "ada.tolvane@" not in data.text()
         assert len(_open_book(data)) == (8 if policy == "redact" else 0)
+
+
+def test_a_system_text_that_leaves_passages_no_room_is_refused(company: Path, run) -> None:
+    with pytest.raises(
+        CurateError,
+        match=r"room for -?\d+ tokens of them, and takes 16: the system text has \d+; raise "
+        r"curate\.open_book_tokens \(now 128\)",
+    ):
+        run(company, system="Be short. " * 30, open_book=1.0, open_book_tokens=128)
 
 
 def test_where_no_passage_may_be_shown_there_are_no_open_book_rows(tmp_path: Path, run) -> None:

@@ -83,6 +83,20 @@ def test_an_encoder_finds_what_shares_no_word_and_both_together_rank_first() -> 
     assert len(both.find("How bright?", 9)) == len(CHUNKS)
 
 
+@pytest.mark.parametrize("encoder", [None, embed])
+def test_a_document_that_a_newer_version_replaces_is_not_found(encoder) -> None:
+    old = make_chunks("Version 1. The passphrase has 8 words.", path="v1.txt", title="Passphrases IT-02")
+    new = make_chunks(
+        "Version 2, replaces version 1. It has 12 words.", path="v2.txt", title="Passphrases IT-02"
+    )
+    hits = Retriever([*old, *new, *CHUNKS], encoder).find(
+        "How many words has the passphrase of version 1?", 9
+    )
+    assert "v2.txt" in {hit.chunk.document for hit in hits}
+    assert "v1.txt" not in {hit.chunk.document for hit in hits}
+    assert "v1.txt" in {hit.chunk.document for hit in Retriever(old).find("passphrase", 1)}
+
+
 def test_ranks_are_fused_by_their_reciprocals() -> None:
     assert fuse([7, 3], [3, 5]) == [(3, 1 / 62 + 1 / 61), (7, 1 / 61), (5, 1 / 62)]
     assert fuse([], [2]) == [(2, 1 / 61)]

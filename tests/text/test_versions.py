@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from factory.facts import versions
 from factory.rows import Chunk
+from factory.text import versions
 from tests.made import make_chunks
 
 NEW = ("IT-02 Passphrases", "Version 2, valid from 12 January 2026. It replaces version 1.", "it/new.md")

@@ -1,4 +1,4 @@
-"""Which documents a newer version replaces, told from titles and version lines; they are not taught."""
+"""Which documents a newer version replaces, told from titles and version lines; they are neither taught nor found."""
 
 import re
 from collections import defaultdict
