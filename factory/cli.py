@@ -123,7 +123,7 @@ def evaluate(
         Path | None, typer.Option(help="A chunks folder to retrieve passages from as well.")
     ] = None,
     json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write scores, comparisons and judgements to this file.")
+        Path | None, typer.Option("--json", help="Write the rows of scores to this file.")
     ] = None,
     judge: Annotated[
         str | None,
@@ -155,7 +155,7 @@ def evaluate(
     if json_out:
         from factory.store import write_json
 
-        write_json(json_out, found.as_json())
+        write_json(json_out, [score.model_dump() for score in found.scores])
 
 
 def _check_bundle(model: str) -> None:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from factory.backends.endpoint import open_endpoint
 from factory.backends.models import ModelReference, base_of, prepare, resolve
@@ -58,10 +57,6 @@ class Evaluation:
     scores: Sequence[Score]
     comparisons: Sequence[Comparison]
     judgements: Sequence[Judgement] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as values of JSON, the rows as in a run's report."""
-        return {name: [row.model_dump() for row in rows] for name, rows in vars(self).items()}
 
     def lines(self) -> list[str]:
         """Return it as lines of text: a score each, then a comparison each, then what the judge said."""

@@ -475,11 +475,7 @@ def test_evaluate_of_a_model_prints_a_row_a_score_and_writes_them(factory, tmp_p
     assert code == 0
     assert asked == [("m", cli.Path("q.jsonl"), None, None)]
     assert out.split() == ["m", "closed_book", "user", "50.0%", "[10.0%,", "90.0%]", "n=4"]
-    assert json.loads(out_file.read_text()) == {
-        "scores": [score.model_dump()],
-        "comparisons": [],
-        "judgements": [],
-    }
+    assert json.loads(out_file.read_text()) == [score.model_dump()]
 
 
 def test_recipe_schema_and_check_print_json(factory, recipe):

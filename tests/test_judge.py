@@ -12,7 +12,6 @@ from factory.bundle.manifest import BaseIdentity, list_files, write_manifest
 from factory.errors import BaseModelError, EvaluateError, UsageError
 from factory.judge import evaluate_model, judge_endpoint, verify_bundle_fully
 from factory.rows import write_rows
-from factory.scores import Comparison, Score
 from tests.backends.chat_stub import running_stub
 from tests.bundle.manifests import make_manifest
 from tests.made import make_chunks
@@ -92,9 +91,6 @@ def test_an_adapter_is_compared_with_its_base_and_with_retrieval(place: Path) ->
     ]
     assert all(row.n == len(TINY_ROWS) for row in found.comparisons)
     assert all(row.difference > 0.5 and row.lost == 0 for row in found.comparisons[:2])
-    assert [set(found.as_json()[key][0]) for key in ("scores", "comparisons")] == [
-        set(Score.model_fields), set(Comparison.model_fields)
-    ]  # fmt: skip
     lines = found.lines()
     assert len(lines) == 4 + 3
     assert lines[4].startswith(f"adapter against {TINY_NAME}, user: +")
@@ -168,7 +164,6 @@ def test_a_judge_compares_the_adapter_with_its_base_or_with_retrieval(place: Pat
             )
             assert (row.n, row.flipped, row.lost) == (len(TINY_ROWS), 0, 0)
             assert row.win_rate > 0.7
-            assert found.as_json()["judgements"] == [row.model_dump()]
             assert found.lines()[-1].startswith("gpt judges adapter against")
         assert {seen[1]["Authorization"] for seen in stub.seen} == {"Bearer s3cret"}
 
