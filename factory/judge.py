@@ -20,6 +20,7 @@ from factory.tasks.retrieval import read_chunks
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
 RECHECK_QUESTIONS = 60
+KEY_ENV = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,18 @@ class JudgeEndpoint:
     key_env: str
 
 
-def judge_endpoint(url: str | None, model: str | None, key_env: str) -> JudgeEndpoint | None:
-    """Return the judge that some options name, if they name one.
+def judge_endpoint(url: str | None, model: str | None, key_env: str | None) -> JudgeEndpoint | None:
+    """Return the judge that some options name, if they name one; its key is in `KEY_ENV` unless they say where.
 
     Raises:
         UsageError: one option is missing, or the key is not there.
     """
     if url is None:
-        if model:
-            raise UsageError("--judge-model needs --judge, the URL where the judge is")
+        if model or key_env is not None:
+            option = "--judge-model" if model else "--judge-key-env"
+            raise UsageError(f"{option} needs --judge, the URL where the judge is")
         return None
+    key_env = KEY_ENV if key_env is None else key_env
     if not url.startswith(("http://", "https://")) or not model:
         raise UsageError(f"--judge {url!r} needs http:// or https:// in front, and --judge-model")
     if key_env and not os.environ.get(key_env):

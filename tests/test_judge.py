@@ -170,9 +170,12 @@ def test_a_judge_compares_the_adapter_with_its_base_or_with_retrieval(place: Pat
 
 def test_a_judge_needs_all_its_options_and_something_to_compare(place: Path, asked, monkeypatch) -> None:
     monkeypatch.delenv("NO_KEY", raising=False)
-    assert judge_endpoint(None, None, "NO_KEY") is None
+    monkeypatch.delenv(judge.KEY_ENV, raising=False)
+    assert judge_endpoint(None, None, None) is None
     for url, model, key_env, message in (
-        (None, "gpt", "", "needs --judge"),
+        (None, "gpt", None, "--judge-model needs --judge"),
+        (None, None, "", "--judge-key-env needs --judge"),
+        ("http://x/v1", "gpt", None, f"{judge.KEY_ENV} is empty"),
         ("http://x/v1", None, "", "and --judge-model"),
         ("x/v1", "gpt", "", "needs http"),
         ("http://x/v1", "gpt", "NO_KEY", "NO_KEY is empty"),
