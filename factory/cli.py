@@ -156,6 +156,8 @@ def evaluate(
         from factory.store import write_json
 
         write_json(json_out, [score.model_dump() for score in found.scores])
+    if found.error:
+        raise found.error
 
 
 def _check_bundle(model: str) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from factory import hardware, judge, store
 from factory.bundle.manifest import BaseIdentity, list_files, write_manifest
-from factory.errors import BaseModelError, EvaluateError, UsageError
+from factory.errors import BackendError, BaseModelError, EvaluateError, UsageError
 from factory.judge import evaluate_model, judge_endpoint, verify_bundle_fully
 from factory.rows import write_rows
 from tests.backends.chat_stub import running_stub
@@ -185,6 +185,27 @@ def test_a_judge_needs_all_its_options_and_something_to_compare(place: Path, ask
     with pytest.raises(UsageError, match="nothing to judge"):
         evaluate_model(TINY_NAME, place / "mine.jsonl", None, judge_endpoint("http://x/v1", "gpt", ""))
     assert asked == []
+
+
+def test_a_judge_that_fails_is_told_before_the_first_question_or_leaves_the_scores(
+    place: Path, monkeypatch
+) -> None:
+    with running_stub() as stub:
+        endpoint = judge_endpoint(stub.url, "gpt", "")
+        stub.status = 500
+        with monkeypatch.context() as patch, pytest.raises(BackendError, match="answered 500"):
+            patch.setattr(judge, "ask", lambda *_: pytest.fail("a model was asked"))
+            evaluate_model(str(place / "adapter"), place / "mine.jsonl", None, endpoint)
+        stub.status = 200
+
+        def fail(prompt: str) -> str:
+            stub.status = 500
+            return "A"
+
+        stub.reply = fail
+        found = evaluate_model(str(place / "adapter"), place / "mine.jsonl", None, endpoint)
+    assert (len(found.scores), len(found.comparisons), list(found.judgements)) == (2, 1, [])
+    assert "answered 500" in str(found.error)
 
 
 def test_every_fault_comes_before_the_first_question(place: Path, asked, tmp_path: Path) -> None:

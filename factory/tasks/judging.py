@@ -37,6 +37,12 @@ class Judge(Protocol):
         ...
 
 
+def try_out(chat: Judge) -> None:
+    """Ask a judge a trial question, so that one that cannot answer raises before anything else is asked."""
+    prompt = PROMPT.format(question="What is 2 plus 2?", answers="4", first="4", second="5")
+    chat.chat([Message(role="user", content=prompt)], max_tokens=MAX_TOKENS)
+
+
 def judge(
     pairs: Sequence[tuple[Reply, Reply]], chat: Judge, name: str, tell: Callable[[int], None] = lambda _: None
 ) -> Judgement:
