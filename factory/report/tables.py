@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from factory.report.model import Report
-from factory.report.verdict import SIGNIFICANCE, main_set
+from factory.report.verdict import beyond_chance, main_set
 from factory.scores import Comparison, DocumentScore
 from factory.tasks.compare import chance, points, side
 
@@ -27,7 +27,7 @@ def _comparison(row: Comparison) -> dict[str, Any]:
         "other": side(row.other, row.other_method),
         "n": row.n,
         "difference": points(row.difference),
-        "tone": better if row.p < SIGNIFICANCE else "",
+        "tone": better if beyond_chance(row) else "",
         "interval": f"{points(row.low)} to {points(row.high)}",
         "p": chance(row.p),
     }
