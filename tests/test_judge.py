@@ -193,9 +193,10 @@ def test_a_judge_that_fails_is_told_before_the_first_question_or_leaves_the_scor
     with running_stub() as stub:
         endpoint = judge_endpoint(stub.url, "gpt", "")
         stub.status = 500
-        with monkeypatch.context() as patch, pytest.raises(BackendError, match="answered 500"):
+        with monkeypatch.context() as patch:
             patch.setattr(judge, "ask", lambda *_: pytest.fail("a model was asked"))
-            evaluate_model(str(place / "adapter"), place / "mine.jsonl", None, endpoint)
+            with pytest.raises(BackendError, match="answered 500"):
+                evaluate_model(str(place / "adapter"), place / "mine.jsonl", None, endpoint)
         stub.status = 200
 
         def fail(prompt: str) -> str:

@@ -22,7 +22,7 @@ from factory.tasks.score import grade
 from factory.tasks.tally import by_document, scores
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 4
+CODE_VERSION = 5
 BATCH = 64
 LM_EVAL = "lm_eval"
 
