@@ -123,7 +123,7 @@ def evaluate(
         Path | None, typer.Option(help="A chunks folder to retrieve passages from as well.")
     ] = None,
     json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write scores, comparisons and judgements to this file.")
+        Path | None, typer.Option("--json", help="Write the rows of scores to this file.")
     ] = None,
     judge: Annotated[
         str | None,
@@ -133,16 +133,16 @@ def evaluate(
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's model.")] = None,
     judge_key_env: Annotated[
-        str, typer.Option(help="The environment variable with the judge's key; '' for none.")
-    ] = "OPENAI_API_KEY",
+        str | None,
+        typer.Option(help="The environment variable with the judge's key, else OPENAI_API_KEY; '' for none."),
+    ] = None,
     overrides: Overrides = None,
     out: OutFolder = None,
 ) -> None:
     """Score a model closed-book on a file of questions; with a recipe, run its evaluate stage."""
     if model.endswith(RECIPE_SUFFIXES):
-        _refuse(
-            "a recipe names its questions itself", questions=questions, rag=rag, json=json_out, judge=judge
-        )
+        _refuse("a recipe names its questions itself", questions=questions, rag=rag, json=json_out)
+        _refuse("a judge needs a model", judge=judge, judge_model=judge_model, judge_key_env=judge_key_env)
         _run_stage("evaluate", Path(model), overrides, out)
         return
     _refuse("it is for recipes", set=overrides, out=out)
@@ -155,7 +155,9 @@ def evaluate(
     if json_out:
         from factory.store import write_json
 
-        write_json(json_out, found.as_json())
+        write_json(json_out, [score.model_dump() for score in found.scores])
+    if found.error:
+        raise found.error
 
 
 def _check_bundle(model: str) -> None:
@@ -168,7 +170,7 @@ def _check_bundle(model: str) -> None:
 
 def _refuse(why: str, **options: object) -> None:
     """Raise for options that go with the other meaning of a command."""
-    given = [f"--{name}" for name, value in options.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value or value == ""]
     if given:
         raise UsageError(f"{', '.join(given)} cannot be used here: {why}")
 

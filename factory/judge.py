@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from factory.backends.endpoint import open_endpoint
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
-from factory.errors import UsageError
+from factory.errors import BackendError, UsageError
 from factory.progress import Progress
 from factory.rows import Chunk, Question
 from factory.scores import Comparison, Judgement, Reply, Score
@@ -21,6 +20,7 @@ from factory.tasks.retrieval import read_chunks
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
 RECHECK_QUESTIONS = 60
+KEY_ENV = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,18 @@ class JudgeEndpoint:
     key_env: str
 
 
-def judge_endpoint(url: str | None, model: str | None, key_env: str) -> JudgeEndpoint | None:
-    """Return the judge that some options name, if they name one.
+def judge_endpoint(url: str | None, model: str | None, key_env: str | None) -> JudgeEndpoint | None:
+    """Return the judge that some options name, if they name one; its key is in `KEY_ENV` unless they say where.
 
     Raises:
         UsageError: one option is missing, or the key is not there.
     """
     if url is None:
-        if model:
-            raise UsageError("--judge-model needs --judge, the URL where the judge is")
+        if model or key_env is not None:
+            option = "--judge-model" if model else "--judge-key-env"
+            raise UsageError(f"{option} needs --judge, the URL where the judge is")
         return None
+    key_env = KEY_ENV if key_env is None else key_env
     if not url.startswith(("http://", "https://")) or not model:
         raise UsageError(f"--judge {url!r} needs http:// or https:// in front, and --judge-model")
     if key_env and not os.environ.get(key_env):
@@ -53,15 +55,12 @@ def judge_endpoint(url: str | None, model: str | None, key_env: str) -> JudgeEnd
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found out about a model beside those it is compared with."""
+    """What was found out about a model beside those it is compared with, and what ended the judge's work early."""
 
     scores: Sequence[Score]
     comparisons: Sequence[Comparison]
     judgements: Sequence[Judgement] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as values of JSON, the rows as in a run's report."""
-        return {name: [row.model_dump() for row in rows] for name, rows in vars(self).items()}
+    error: BackendError | None = None
 
     def lines(self) -> list[str]:
         """Return it as lines of text: a score each, then a comparison each, then what the judge said."""
@@ -81,13 +80,13 @@ def evaluate_model(
     adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
     A judge compares the adapter's replies, else the model's, with those of the base with retrieval if there are any,
     else the base's.
-    Everything is found and checked before the first question.
+    Everything is found and checked before the first question; a judge that fails later leaves the scores as they are.
 
     Raises:
         UsageError: there is no such model, the retrieval folder holds no chunks, no question can be asked with it, or
             there is nothing for the judge to compare.
         BaseModelError: a base cannot be found, or a file is damaged.
-        BackendError: the judge does not answer.
+        BackendError: the judge does not answer its trial question.
     """
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
     references = _compared(model)
@@ -106,11 +105,18 @@ def evaluate_model(
             f"There is nothing to judge {model!r} against: name passages with --rag, or an adapter"
         )
     backend = open_endpoint(judge) if judge else None
+    if backend:
+        judging.try_out(backend)
     limit, system = config.max_answer_tokens, references[-1].system
     found = [ask(contestant, limit, system, None) for contestant in contestants]
     replies = [reply for rows in found for reply in rows]
-    judgements = [_judge(found, references, backend, judge.model)] if judge and backend else []
-    return Evaluation(tally.scores(replies), compare.comparisons(replies), judgements)
+    evaluation = Evaluation(tally.scores(replies), compare.comparisons(replies))
+    if not (judge and backend):
+        return evaluation
+    try:
+        return replace(evaluation, judgements=[_judge(found, references, backend, judge.model)])
+    except BackendError as error:
+        return replace(evaluation, error=error)
 
 
 def _judge(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from factory import cli, pipeline, store
 from factory.bundle import manifest
 from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
-from factory.errors import SynthesizeError
+from factory.errors import BackendError, SynthesizeError
 from factory.stages.export import export
 from tests.made import make_chunks
 from tests.scored import make_score
@@ -334,6 +334,12 @@ def test_exit_code_3_and_the_gates_when_no_file_is_left_to_ship(factory, recipe,
             ["evaluate", "tiny.yaml", "--questions", "q.jsonl"],
             "error: --questions cannot be used here: a recipe",
         ),
+        (
+            ["evaluate", "tiny.yaml", "--judge-model", "x"],
+            "error: --judge-model cannot be used here: a judge",
+        ),
+        (["evaluate", "tiny.yaml", "--judge-key-env", ""], "error: --judge-key-env cannot be used here"),
+        (["evaluate", "./gone", "--judge-key-env", "X"], "error: --judge-key-env needs --judge"),
         (["evaluate", "./gone", "--out", "x"], "error: --out cannot be used here: it is for recipes"),
         (["verify", "docs"], "error: 'docs' is not a bundle: it holds no manifest.json"),
         (["verify", "docs", "--set", "seed=1"], "error: --set cannot be used here"),
@@ -475,11 +481,19 @@ def test_evaluate_of_a_model_prints_a_row_a_score_and_writes_them(factory, tmp_p
     assert code == 0
     assert asked == [("m", cli.Path("q.jsonl"), None, None)]
     assert out.split() == ["m", "closed_book", "user", "50.0%", "[10.0%,", "90.0%]", "n=4"]
-    assert json.loads(out_file.read_text()) == {
-        "scores": [score.model_dump()],
-        "comparisons": [],
-        "judgements": [],
-    }
+    assert json.loads(out_file.read_text()) == [score.model_dump()]
+
+
+def test_scores_are_written_although_the_judge_failed(factory, tmp_path, monkeypatch):
+    from factory import judge
+
+    score = make_score(model="m", kind="gguf", n=4, low=0.1, high=0.9)
+    found = judge.Evaluation([score], [], error=BackendError("the judge is gone"))
+    monkeypatch.setattr(judge, "evaluate_model", lambda *_: found)
+    out_file = tmp_path / "scores.json"
+    code, out, err = factory("evaluate", "m", "--json", out_file)
+    assert (code, out.split()[0], err) == (1, "m", "error: the judge is gone\n")
+    assert json.loads(out_file.read_text()) == [score.model_dump()]
 
 
 def test_recipe_schema_and_check_print_json(factory, recipe):

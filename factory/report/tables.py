@@ -4,9 +4,9 @@ from collections import defaultdict
 from typing import Any
 
 from factory.report.model import Report
-from factory.report.verdict import SIGNIFICANCE, main_set
+from factory.report.verdict import beyond_chance, main_set
 from factory.scores import Comparison, DocumentScore
-from factory.tasks.compare import chance, points
+from factory.tasks.compare import chance, points, side
 
 DOCUMENT_SETS = {"unseen_phrasing": "held-out questions", "user": "your own questions"}
 ORDER = ("user", "unseen_phrasing", "unseen_fact", "general")
@@ -23,11 +23,11 @@ def comparisons(report: Report) -> dict[str, list[dict[str, Any]]]:
 def _comparison(row: Comparison) -> dict[str, Any]:
     better = "good" if row.difference > 0 else "bad"
     return {
-        "model": row.model,
-        "other": row.other + (" + retrieval" if row.other_method == "rag" else ""),
+        "model": side(row.model, row.method),
+        "other": side(row.other, row.other_method),
         "n": row.n,
         "difference": points(row.difference),
-        "tone": better if row.p < SIGNIFICANCE else "",
+        "tone": better if beyond_chance(row) else "",
         "interval": f"{points(row.low)} to {points(row.high)}",
         "p": chance(row.p),
     }

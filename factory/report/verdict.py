@@ -1,7 +1,7 @@
 """The verdict: one honest sentence on what a run achieved, from scores, gates and comparisons of two models.
 
-Two models that were compared question by question differ as McNemar's exact test says there; others by Fisher's exact
-test on their two shares.
+Two models that were compared question by question differ when McNemar's exact test and the interval over documents
+say so; others by Fisher's exact test on their two shares.
 """
 
 import re
@@ -55,9 +55,14 @@ def main_set(scores: Iterable[Score]) -> str:
 def differ(one: Score, other: Score, comparisons: Iterable[Comparison]) -> bool:
     """Tell whether two scores on the same question set differ by more than chance explains."""
     if found := _find(one, other, comparisons):
-        return found.p < SIGNIFICANCE
+        return beyond_chance(found)
     table = [[right := round(score.accuracy * score.n), score.n - right] for score in (one, other)]
     return float(fisher_exact(table).pvalue) < SIGNIFICANCE
+
+
+def beyond_chance(row: Comparison) -> bool:
+    """Tell whether a difference is significant and stays one when documents are drawn anew."""
+    return row.p < SIGNIFICANCE and not row.low <= 0 <= row.high
 
 
 def _find(one: Score, other: Score, comparisons: Iterable[Comparison]) -> Comparison | None:

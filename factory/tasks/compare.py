@@ -92,11 +92,16 @@ def difference_interval(differences: Sequence[int], clusters: Sequence[str]) -> 
 
 def describe(row: Comparison) -> str:
     """Return a comparison as one line of text."""
-    other = f"{row.other} with retrieval" if row.other_method == "rag" else row.other
+    one, other = side(row.model, row.method), side(row.other, row.other_method)
     return (
-        f"{row.model} against {other}, {row.question_set}: {points(row.difference)} points "
+        f"{one} against {other}, {row.question_set}: {points(row.difference)} points "
         f"[{points(row.low)}, {points(row.high)}]  p={chance(row.p)}  n={row.n}"
     )
+
+
+def side(model: str, method: str) -> str:
+    """Return how one side of a comparison is called: the model, and that it was given passages if it was."""
+    return f"{model} with retrieval" if method == "rag" else model
 
 
 def points(share: float) -> str:

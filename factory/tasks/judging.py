@@ -12,7 +12,7 @@ from typing import Protocol
 from factory import store
 from factory.rows import Message
 from factory.scores import Judgement, Reply
-from factory.tasks.compare import P_DIGITS, chance, mcnemar
+from factory.tasks.compare import P_DIGITS, chance, mcnemar, side
 from factory.tasks.tally import DIGITS
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, redact
@@ -35,6 +35,12 @@ class Judge(Protocol):
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
         """Return the assistant's next turn."""
         ...
+
+
+def try_out(chat: Judge) -> None:
+    """Ask a judge a trial question, so that one that cannot answer raises before anything else is asked."""
+    prompt = PROMPT.format(question="What is 2 plus 2?", answers="4", first="4", second="5")
+    chat.chat([Message(role="user", content=prompt)], max_tokens=MAX_TOKENS)
 
 
 def judge(
@@ -103,9 +109,9 @@ def _judgement(found: Counter[str], pairs: Sequence[tuple[Reply, Reply]], name: 
 
 def describe(row: Judgement) -> str:
     """Return a judgement as one line of text."""
-    other = f"{row.other} with retrieval" if row.other_method == "rag" else row.other
+    one, other = side(row.model, row.method), side(row.other, row.other_method)
     unclear = f", {row.unclear} verdicts unclear" if row.unclear else ""
     return (
-        f"{row.judge} judges {row.model} against {other}, {row.question_set}: wins {row.win_rate:.1%} "
+        f"{row.judge} judges {one} against {other}, {row.question_set}: wins {row.win_rate:.1%} "
         f"(ties as half), order decides {row.flip_rate:.1%}{unclear}  p={chance(row.p)}  n={row.n}"
     )

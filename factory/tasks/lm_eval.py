@@ -23,6 +23,9 @@ TAG = "adapter_factory"
 VERSION = 1.0
 ARTICLES_AND_COMMAS = (r"\b(?:[Tt]he|[Aa]n?) ", r"(?<=\d),(?=\d{3})")
 
+NUMBER_BEFORE = r"(?<!\d[.,:])(?<!(?<![\w)\].])[-\u2212])"
+NUMBER_AFTER = r"(?![.:]\d|,\d{3}(?!\d))"
+
 
 def write_tasks(folder: Path, questions: Iterable[Question], max_tokens: int) -> list[str]:
     """Write a task for each question set into a folder and return their names.
@@ -81,8 +84,15 @@ def _task(name: str, rows: Sequence[dict[str, Any]], max_tokens: int) -> dict[st
 def _last_of(answers: Iterable[str]) -> dict[str, Any]:
     """Return the filter that finds whole words of any of the answers, longer ones first, and keeps the last."""
     longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
-    pattern = "|".join(re.escape(answer) for answer in longest_first)
-    return {"function": "regex", "regex_pattern": rf"(?i)(?<!\w)(?:{pattern})(?!\w)", "group_select": -1}
+    pattern = "|".join(_whole(answer) for answer in longest_first)
+    return {"function": "regex", "regex_pattern": f"(?i)(?:{pattern})", "group_select": -1}
+
+
+def _whole(answer: str) -> str:
+    """Return the pattern of an answer that is no part of a longer word or number, nor a number less than 0."""
+    before = NUMBER_BEFORE if answer[0].isdigit() else ""
+    after = NUMBER_AFTER if answer[-1].isdigit() else ""
+    return rf"(?<!\w){before}{re.escape(answer)}(?!\w){after}"
 
 
 def _yaml(task: dict[str, Any]) -> str:

@@ -2,12 +2,22 @@
 
 import importlib.resources
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.errors import EvaluateError
 from factory.rows import Question, read_given
+
+
+def _not_blank(answer: str) -> str:
+    if not answer.strip():
+        raise ValueError("an answer is blank; leave it out, or write [] where none exists")
+    return answer
+
+
+Answer = Annotated[str, AfterValidator(_not_blank)]
 
 
 class UserQuestion(BaseModel):
@@ -16,7 +26,7 @@ class UserQuestion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     question: str = Field(min_length=1)
-    answers: tuple[str, ...]
+    answers: tuple[Answer, ...]
     source: str | None = None
 
 

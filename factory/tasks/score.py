@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from factory.facts.abstain import is_abstention
 from factory.text import normalize
-from factory.text.quantities import Word, find, words
+from factory.text.quantities import MONTHS, SIGNS, Word, find, items, stance, words
 
 CONFIDENCE = 0.95
 # Beside the right number one other of its kind may stand (a correction, the other end of a range); a second one
@@ -42,9 +42,10 @@ def grade(reply: str, answers: Sequence[str], question: str = "") -> Grade:
     """Return how a reply to a question did; with no answers it had to decline.
 
     An answer that begins with a number and has one other word at most, or holds a date, is a quantity. Its number must
-    stand in the reply whole and with no other sign, percent or currency ("12" is not in "12.5", "£5" not in "$5"), and
-    at most `MAX_OTHER_NUMBERS` different numbers of the same kind beside it. Kinds are percentages, each currency,
-    times, dates, and all else; numbers of the question do not count.
+    stand in the reply whole and with no other sign or unit ("12" is not in "12.5", "£5" not in "$5"), and at most
+    `MAX_OTHER_NUMBERS` different numbers of the same kind beside it. Kinds are percentages, each currency, times,
+    dates (each one item), and all else, of which only numbers with the answer's unit count if it has one; numbers of
+    the question do not count. A yes or no is right when the reply says it first.
     """
     refused = is_abstention(reply)
     if not answers:
@@ -52,7 +53,7 @@ def grade(reply: str, answers: Sequence[str], question: str = "") -> Grade:
     said, asked = words(reply), {word.text for word in words(question) if word.is_number}
     wanted = [found for answer in answers if (found := words(answer))]
     return Grade(
-        correct=any(_holds(said, answer, asked) for answer in wanted),
+        correct=any(_holds(said, answer, asked, stance(reply)) for answer in wanted),
         exact=any(len(said) == len(answer) and any(find(answer, said)) for answer in wanted),
         contains=any(normalize.contains(reply, answer) for answer in answers),
         f1=max((_f1(said, answer) for answer in wanted), default=0.0),
@@ -60,11 +61,13 @@ def grade(reply: str, answers: Sequence[str], question: str = "") -> Grade:
     )
 
 
-def _holds(said: Sequence[Word], answer: Sequence[Word], asked: Collection[str]) -> bool:
+def _holds(said: Sequence[Word], answer: Sequence[Word], asked: Collection[str], says: str) -> bool:
+    if [word.text for word in answer] in (["yes"], ["no"]):
+        return says == answer[0].text
     matches = find(answer, said)
     if not _is_quantity(answer):
         return any(matches)
-    return any(len(_others(said, match, asked)) <= MAX_OTHER_NUMBERS for match in matches)
+    return any(len(_others(said, match, answer, asked)) <= MAX_OTHER_NUMBERS for match in matches)
 
 
 def _is_quantity(answer: Sequence[Word]) -> bool:
@@ -73,11 +76,28 @@ def _is_quantity(answer: Sequence[Word]) -> bool:
     return answer[0].is_number and sum(not word.is_number for word in answer) <= 1
 
 
-def _others(said: Sequence[Word], match: Sequence[Word], asked: Collection[str]) -> set[str]:
-    """Return the different numbers of the matched kind that are neither part of the match nor of the question."""
-    kinds = {word.unit for word in match if word.is_number}
-    named = {word.text for word in said if word.is_number and word.unit in kinds}
-    return named - {word.text for word in match} - set(asked)
+def _others(
+    said: Sequence[Word], match: Sequence[Word], answer: Sequence[Word], asked: Collection[str]
+) -> set[frozenset[str]]:
+    """Return the different numbers and dates of the answer's kind that are part of neither match nor question."""
+    numbers = [(one, wanted) for one, wanted in zip(match, answer, strict=True) if one.is_number]
+    matched, found = {word.text for word in match}, set()
+    for item in items(said):
+        texts = frozenset(word.text for word in item)
+        is_new = not (texts <= matched or matched <= texts or texts - set(MONTHS) <= set(asked))
+        number = next(word for word in item if word.is_number)
+        if is_new and any(_is_like(number, one, wanted) for one, wanted in numbers):
+            found.add(texts)
+    return found
+
+
+def _is_like(other: Word, one: Word, wanted: Word) -> bool:
+    """Tell whether another number is of the kind of one that matched what was wanted."""
+    if one.unit in SIGNS:
+        return other.unit == one.unit
+    if wanted.unit and wanted.unit not in SIGNS:
+        return other.kind == wanted.kind
+    return other.unit not in SIGNS
 
 
 def _f1(said: Sequence[Word], answer: Sequence[Word]) -> float:

@@ -121,7 +121,12 @@ def test_a_comparison_shows_points_interval_and_chance_and_is_coloured_when_that
         "gained": 20, "lost": 5, "p": 0.0004,
     }  # fmt: skip
     page = page_of(comparisons=(row, row | {"difference": -0.25, "p": 0.01}, row | {"p": 0.05}))
-    assert "<bdi>b + retrieval</bdi>" in page
+    wide = page_of(comparisons=(row | {"low": -0.1},))
+    assert re.findall(r'<span class="tag ?(\w*)">([+-][0-9.]+)<', wide) == [("", "+25.0")]
+    assert page.count("<bdi>b with retrieval</bdi>") == 3
+    assert "<bdi>adapter with retrieval</bdi>" not in page
+    both = page_of(comparisons=(row | {"method": "rag"},))
+    assert "<bdi>adapter with retrieval</bdi></th><td><bdi>b with retrieval</bdi>" in both
     assert page.count("+10.0 to +40.0") == 3
     assert "&lt; 0.001" in page
     assert re.findall(r'<span class="tag ?(\w*)">([+-][0-9.]+)<', page) == [

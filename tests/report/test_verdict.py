@@ -142,11 +142,11 @@ def test_failed_gates_come_first():
     assert verdict([], []).startswith("Nothing was measured")
 
 
-def compared(p, accuracy, other_accuracy, method="closed_book"):
+def compared(p, accuracy, other_accuracy, method="closed_book", low=0.01):
     return Comparison(
         question_set="unseen_phrasing", model="adapter", method="closed_book", other="base", other_method=method,
         n=50, documents=9, accuracy=accuracy, other_accuracy=other_accuracy, difference=accuracy - other_accuracy,
-        low=0.0, high=0.1, gained=9, lost=1, p=p,
+        low=low, high=0.3, gained=9, lost=1, p=p,
     )  # fmt: skip
 
 
@@ -155,6 +155,8 @@ def test_paired_answers_decide_so_that_a_small_but_steady_gain_counts():
     assert "no significant difference" in verdict(scores, [])
     assert "(base 50 %)" in verdict(scores, [], [compared(0.002, 0.6, 0.5)])
     assert "no significant difference" in verdict(scores, [], [compared(0.2, 0.6, 0.5)])
+    for low in (0.0, -0.02):
+        assert "no significant difference" in verdict(scores, [], [compared(0.002, 0.6, 0.5, low=low)])
     other = compared(0.002, 0.6, 0.5).model_copy(update={"question_set": "general"})
     assert "no significant difference" in verdict(scores, [], [other])
 

@@ -121,4 +121,8 @@ def test_a_comparison_reads_as_a_line() -> None:
     assert describe(row) == (
         "adapter against b with retrieval, unseen_phrasing: +50.0 points [-100.0, +100.0]  p=0.500  n=4"
     )
+    (both,) = comparisons(answered("11", method="rag") + answered("01", **RAG))
+    assert describe(both).startswith(
+        "adapter with retrieval against b with retrieval, unseen_phrasing: +50.0"
+    )
     assert (points(-0.031), points(0.0), chance(0.0004), chance(0.05)) == ("-3.1", "+0.0", "< 0.001", "0.050")

@@ -34,6 +34,7 @@ ASKED = [
     question(2, "£15,000", "15,000"),
     question(3, "C++", "(a|b)"),
     question(4),
+    question(6, "12", "18"),
     question(5, "the north gate", question_set="unseen_phrasing"),
 ]
 
@@ -99,6 +100,14 @@ def test_every_task_is_whole_and_has_only_keys_that_the_harness_knows(folder: Pa
         (2, "C++ of course", True, False),
         (2, "(A|B)", True, True),
         (2, "a", False, False),
+        (3, "12,500", False, False),
+        (3, "12.5", False, False),
+        (3, "3.12", False, False),
+        (3, "12:30", False, False),
+        (3, "It is -18 there", False, False),
+        (3, "\u221218", False, False),
+        (3, "It is 12, or 12.", True, False),
+        (3, "10-18", True, False),
     ],
 )
 def test_the_last_answer_named_counts_and_the_whole_reply_apart(

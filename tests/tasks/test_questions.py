@@ -50,6 +50,16 @@ def test_a_fault_is_named_by_file_and_line(line: str, tmp_path: Path) -> None:
         read_user_questions(path)
 
 
+@pytest.mark.parametrize("answer", ["", " \t"])
+def test_a_blank_answer_is_refused_in_one_clear_line(answer: str, tmp_path: Path) -> None:
+    path = _write(tmp_path / "mine.jsonl", json.dumps({"question": "Q?", "answers": ["A", answer]}))
+    with pytest.raises(
+        EvaluateError, match=r"^mine\.jsonl line 1 is not .*answers\.1: .*an answer is blank"
+    ) as caught:
+        read_user_questions(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_an_empty_and_a_binary_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluateError, match="cannot be read"):
         read_user_questions(tmp_path / "no.jsonl")

@@ -33,7 +33,20 @@ SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8)
         ("Sixty-six of them", ("66",), True),
         ("Sixty-six of them", ("60",), False),
         ("five percent", ("5 %",), True),
-        ("5 days", ("5 %",), True),
+        ("5 days", ("5 %",), False),
+        ("5", ("5 %",), True),
+        ("15,000 employees", ("£15,000",), False),
+        ("The limit of 15,000 applies", ("£15,000",), True),
+        ("10 kg", ("10 pounds",), False),
+        ("no one may", ("1",), False),
+        ("Plan B", ("Plan A",), False),
+        ("It is plan a.", ("Plan A",), True),
+        ("Plan A costs £3", ("Plan A",), True),
+        ("A pump", ("pump",), True),
+        ("10 to 12 days", ("10-12 days",), True),
+        ("10-12 days", ("10 to 12 days",), True),
+        ("In March 12 people joined", ("12 people",), True),
+        ("version 3.10", ("version 3.1",), False),
         ("5 %", ("five per cent of staff", "5 percent"), True),
         ("The Stump", ("the Stump",), True),
         ("stump", ("the Stump",), True),
@@ -70,6 +83,12 @@ def test_a_reply_is_right_when_it_holds_an_accepted_answer_as_whole_words_and_nu
         ("On 21 April 2024 at 10:30 it costs £7 in room 12", "12", True),
         ("It costs £12 for 3 people and 2 dogs", "£12", True),
         ("1 May, 2 May or 3 May", "3 May", False),
+        ("from 1 September 2024 to 31 August 2027", "31 August 2027", True),
+        ("30 days after 12 months (section 4.2), once 6 weeks are over", "30 days", True),
+        ("10, 20 or 30 days", "30 days", False),
+        ("5, 10, 15 or 20 %", "20 %", False),
+        ("£10, 20, 30 or 40 are allowed", "£10", False),
+        ("5%-10%", "10%", True),
         ("Form 12, 13 or 14", "Form 12", True),
         ("no one but the 12", "12", True),
     ],
@@ -79,6 +98,22 @@ def test_a_list_of_numbers_is_no_answer_and_other_kinds_do_not_count(
 ) -> None:
     assert grade(reply, (answer,)).correct is right
     assert grade(reply, (answer,)).contains
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "right"),
+    [
+        ("There is no limit, so yes", "No", False),
+        ("There is no limit, so yes", "Yes", True),
+        ("There is no limit", "No", True),
+        ("No, although others say yes", "No", True),
+        ("No, although others say yes", "Yes", False),
+        ("The answer is no.", "No", True),
+        ("maybe", "No", False),
+    ],
+)
+def test_a_yes_or_no_is_the_first_that_the_reply_says(reply: str, answer: str, right: bool) -> None:
+    assert grade(reply, (answer,)).correct is right
 
 
 def test_numbers_of_the_question_do_not_make_a_list() -> None:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.text import normalize
 from factory.text.normalize import NUMBER_WORDS, tokens
-from factory.text.quantities import AFTER, MONTHS, SCALES, Word, find, words
+from factory.text.numerals import SCALES
+from factory.text.quantities import AFTER, MONTHS, Word, find, items, stance, words
 
 SMALL = sorted(
     (word for word, digits in NUMBER_WORDS.items() if int(digits) < 20), key=lambda w: int(NUMBER_WORDS[w])
@@ -55,7 +57,10 @@ def test_a_list_of_numbers_stays_a_list(numbers: list[int]) -> None:
 
 
 OTHER = st.text(st.characters(exclude_categories=("Nd", "Nl", "No", "Sc")), max_size=30).filter(
-    lambda text: not set(tokens(text)) & {*NUMBER_WORDS, *NUMBER_WORDS.values(), *SCALES, "minus"}
+    lambda text: (
+        not {*tokens(text), *text.split()} & {*NUMBER_WORDS, *NUMBER_WORDS.values(), *SCALES, "minus"}
+        and "a" not in normalize.TOKEN.findall(normalize.plain(text))
+    )
 )
 
 
@@ -149,6 +154,48 @@ def test_what_is_no_single_number_is_left_apart(text: str) -> None:
         "A-5": ["5"],
         "2 £3": ["2", "3"],
     }.get(text, [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5%-10%", [("5", "percent"), ("10", "percent")]),
+        ("5€-10 €", [("5", "eur"), ("10", "eur")]),
+        ("-5 %", [("-5", "percent")]),
+        ("5, 10 or 20 %", [("5", "percent"), ("10", "percent"), ("20", "percent")]),
+        ("£10, 20 and 30", [("10", "gbp"), ("20", "gbp"), ("30", "gbp")]),
+        ("10 to 12 days", [("10", "days"), ("12", "days")]),
+        ("£10 and 20 employees", [("10", "gbp"), ("20", "employees")]),
+        ("5 in all. 20 %", [("5", "in"), ("20", "percent")]),
+        ("in 4. 20 %", [("4", ""), ("20", "percent")]),
+        ("In March 12 people", [("12", "people")]),
+        ("no one, but one of 3", [("3", "")]),
+        ("version 3.10 of 3.10", [("3.10", "of"), ("3.1", "")]),
+    ],
+)
+def test_a_number_has_its_own_unit_or_that_of_its_list(text: str, expected: list[tuple[str, str]]) -> None:
+    assert [(word.text, word.unit) for word in words(text) if word.is_number] == expected
+
+
+def test_the_numbers_of_a_text_are_items_and_a_date_is_one() -> None:
+    found = items(words("From 1 May 2024 to 3 May, for 12 days; in June 2025 may it end"))
+    assert [[word.text for word in item] for item in found] == [
+        ["1", "may", "2024"], ["3", "may"], ["12"], ["june", "2025"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("Plan A", True), ("plan a.", True), ("Plan A costs", True), ("A plan", False),
+                       ("THIS IS A PLAN", False), ("Once Upon A Time", False), ("take a plan", False)],
+)  # fmt: skip
+def test_an_a_that_is_a_name_is_kept(text: str, kept: bool) -> None:
+    assert ("a" in texts(text)) is kept
+
+
+@FEW
+@given(st.text(max_size=40))
+def test_nothing_but_a_yes_or_no_is_a_stance(text: str) -> None:
+    assert stance(text) in {"", *(token for token in tokens(text) if token in {"yes", "no"})}
 
 
 def test_a_lone_one_is_no_number_but_still_matches_its_digit() -> None:
