@@ -27,7 +27,7 @@ from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize, versions
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 6
+CODE_VERSION = 7
 
 
 class SynthesizeConfig(BaseModel):
