@@ -42,9 +42,10 @@ QUESTIONS = (
     "Count from one to ten.", "What do bees make?", "What is frozen water called?", "Say hello.",
     "What is the opposite of hot?", "Who wrote Romeo and Juliet?", "Name the months of the year.",
 )  # fmt: skip
+CHATS = 8
 TOKENS = 64
-# Nats. How many requests share a step changes the order of llama.cpp's sums, and with it how activations round to 8
-# bits: without kills or adapters, an answer whose least sure token led by 0.43 came out otherwise in a tenth of cases.
+# Nats. Requests that share a step change the order of llama.cpp's sums; activations round to 8 bits, so that the
+# least difference tips answers whose least sure token led the next by up to 0.43.
 SURE_GAP = 0.6
 REPEATS = 3
 
@@ -105,15 +106,27 @@ async def concurrency(client, model):
     alone, together, waits = [], [], []
     for _ in range(REPEATS):
         started, written = time.perf_counter(), 0
-        for question in QUESTIONS:
+        for question in QUESTIONS[:CHATS]:
             written += (await stream(client, model, question))[2]
         alone.append(written / (time.perf_counter() - started))
         started = time.perf_counter()
-        answers = await asyncio.gather(*(stream(client, model, question) for question in QUESTIONS))
+        answers = await asyncio.gather(*(stream(client, model, question) for question in QUESTIONS[:CHATS]))
         together.append(sum(answer[2] for answer in answers) / (time.perf_counter() - started))
         firsts = [answer[0] for answer in answers]
         waits.append(max(firsts) / statistics.median(firsts))
     return statistics.median(alone), statistics.median(together), statistics.median(waits)
+
+
+async def differing(client, model):
+    """Return the share of answers asked eight at a time that differ from the ones asked alone."""
+    alone = [(question, (await whole(client, model, question))[0]) for question in QUESTIONS]
+    slots = asyncio.Semaphore(CHATS)
+
+    async def differs(question, answer):
+        async with slots:
+            return (await whole(client, model, question))[0] != answer
+
+    return statistics.mean(await asyncio.gather(*(differs(*pair) for pair in alone * REPEATS)))
 
 
 async def overhead(bundle):
@@ -294,7 +307,7 @@ async def measure(bundle):
         cards = (await client.get("/v1/models")).json()["data"]
         base = next(card["id"] for card in cards if card["kind"] == "base")
         adapter = next(card["id"] for card in cards if card["kind"] == "adapter")
-        file = next(card["id"] for card in cards if card["kind"] == "file")
+        files = [card["id"] for card in cards if card["kind"] == "file"]
         alone, together, wait = await concurrency(client, base)
         rows.append(
             row(
@@ -309,9 +322,15 @@ async def measure(bundle):
         rows.append(row("adapter swap", await swap(client, base, adapter), 100.0, "ms, at most"))
         rows.append(
             row(
-                "client gone to engine idle, worst of 5", await stop(client, process, file), 0.5, "s, at most"
+                "client gone to engine idle, worst of 5",
+                await stop(client, process, files[0]),
+                0.5,
+                "s, at most",
             )
         )
+        for model in (base, *files, adapter):
+            work = f"answers of {model} that differ when eight ask at once"
+            rows.append(row(work, 100 * await differing(client, model), None, "%"))
     request_ms, token_ms = await overhead(bundle)
     rows.append(row("our API over the engine itself, a request", request_ms, 5.0, "ms, at most"))
     rows.append(row("our API over the engine itself, a token", token_ms, 0.3, "ms, at most"))

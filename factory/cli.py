@@ -322,7 +322,7 @@ def serve(
     fallback: Annotated[
         bool, typer.Option("--fallback", help="Let the endpoint answer when an engine here cannot.")
     ] = False,
-    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests an engine answers at a time.")] = 8,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests an engine answers at a time.")] = 4,
 ) -> None:
     """Serve bundles: an OpenAI-style API at /v1 and the playground at /ui."""
     from factory.quiet import settle
