@@ -78,14 +78,15 @@ def difference_interval(differences: Sequence[int], clusters: Sequence[str]) -> 
 
     Args:
         differences: 1, 0 or -1 a question.
-        clusters: which document each question is on; a single one says nothing of others, so all is possible.
+        clusters: which document each question is on; of a single one the questions are drawn, and the interval says
+            nothing of other documents.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
-        return -1.0, 1.0
+    if len(names) == 1:
+        place = np.arange(len(differences))
     sums, sizes = np.bincount(place, weights=differences), np.bincount(place)
-    even = np.full(len(names), 1 / len(names))
-    drawn = np.random.default_rng(SEED).multinomial(len(names), even, size=RESAMPLES)
+    even = np.full(len(sums), 1 / len(sums))
+    drawn = np.random.default_rng(SEED).multinomial(len(sums), even, size=RESAMPLES)
     low, high = np.quantile((drawn @ sums) / (drawn @ sizes), QUANTILES)
     return float(low), float(high)
 
