@@ -53,13 +53,13 @@ class TrainConfig(BaseModel):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     first_layer: float = Field(default=0.0, ge=0.0)
-    learning_rate: float = Field(default=1e-3, gt=0, lt=1)
+    learning_rate: float = Field(default=1.5e-3, gt=0, lt=1)
     warmup: float = Field(default=0.1, ge=0.0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0.0, lt=1)
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=9, ge=1, le=1000)
+    epochs: int = Field(default=12, ge=1, le=1000)
     wordings: int = Field(default=24, ge=1, le=100)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     max_tokens: int = Field(default=256, ge=16)
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
