@@ -44,7 +44,7 @@ class SynthesizeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
-    loose_wordings: int = Field(default=16, ge=0, le=100)
+    loose_wordings: int = Field(default=8, ge=0, le=100)
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
