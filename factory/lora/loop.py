@@ -5,6 +5,7 @@ Knows steps, loss and progress; what a row means, or where an artefact lies, is 
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -320,6 +321,7 @@ class Loop:
         yield from parts_of(self.rows, below, LOWER_BATCH, shared=True)
 
     def _end_epoch(self, progress: Progress) -> None:
+        self._warn_of_rising(progress)
         if progress.epoch in self.settings.recall_epochs or progress.epoch == self.settings.epochs:
             recall = self._recall()
             progress.recall.append({"step": progress.step, "epoch": progress.epoch, "recall": recall})
@@ -330,6 +332,18 @@ class Loop:
                 progress.best_recall, progress.best_step = recall, progress.step
                 self._save_best()
         self._save(progress)
+
+    def _warn_of_rising(self, progress: Progress) -> None:
+        """Say so when an epoch's mean loss is above the first one's: hours must not go into a rate that is too high."""
+        first, last = (
+            statistics.mean(row["loss"] for row in progress.history if row["epoch"] == epoch)
+            for epoch in (1, progress.epoch)
+        )
+        if last > first and distributed.is_main():
+            logger.warning(
+                "the loss rose from %.2f in the first epoch to %.2f in epoch %d: lower train.learning_rate (now %g)",
+                first, last, progress.epoch, self.settings.learning_rate,
+            )  # fmt: skip
 
     def _recall(self) -> float:
         """Return the main process's measurement; the others take part only where it needs their weights."""

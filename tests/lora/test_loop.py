@@ -223,6 +223,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_weight(make_loop)
     assert _same(_weights(loop), before)
 
 
+@pytest.mark.parametrize(("change", "said"), [(0.1, True), (-0.1, False)])
+def test_a_loss_that_rises_from_epoch_to_epoch_is_said(make_loop, monkeypatch, caplog, change, said) -> None:
+    compute = Loop._gradient
+    monkeypatch.setattr(Loop, "_gradient", lambda *step: compute(*step) * 0 + 4 + change * step[2].epoch)
+    make_loop().run()
+    assert (
+        "from 4.00 in the first epoch to 4.20 in epoch 3: lower train.learning_rate" in caplog.text
+    ) is said
+    assert ("the loss rose" in caplog.text) is said
+
+
 def test_the_learning_rate_rises_then_falls_to_a_fiftieth() -> None:
     settings = replace(SETTINGS, learning_rate=1.0, warmup=0.1)
     rates = [learning_rate(settings, step, 100) for step in range(101)]
