@@ -199,8 +199,11 @@ def test_a_judge_that_fails_is_told_before_the_first_question_or_leaves_the_scor
                 evaluate_model(str(place / "adapter"), place / "mine.jsonl", None, endpoint)
         stub.status = 200
 
+        tried: list[str] = []
+
         def fail(prompt: str) -> str:
-            stub.status = 500
+            stub.status = 500 if tried else 200
+            tried.append(prompt)
             return "A"
 
         stub.reply = fail

@@ -152,12 +152,12 @@ def test_rows_without_evidence_without_a_fact_or_with_an_answer_that_no_passage_
 
 
 def test_what_is_withheld_stands_in_no_passage_a_second_time_in_its_document() -> None:
-    said = "The pump runs at 12 bar. The lamp is green."
-    notes = (("Part", "Pressure"), ("The pump", "12 bar"), ("The valve", "9 bar"))
-    chunks = make_chunks("# Start", said, "# Again", said, "At night the pump needs 12 bar.", notes)
+    said = "The Wren runs at 12 bar. The lamp is green."
+    notes = (("Part", "Pressure"), ("The Wren", "12 bar"), ("The valve", "9 bar"))
+    chunks = make_chunks("# Start", said, "# Again", said, "At night the Wren needs 12 bar.", notes)
     other = make_chunks(said, path="other.md")
     (fact,) = [draft.fact for draft in drafts(chunks[0]) if draft.fact.answer == "12 bar"]
-    (reverse,) = [draft.fact for draft in drafts(chunks[0]) if draft.fact.answer == "The pump"]
+    (reverse,) = [draft.fact for draft in drafts(chunks[0]) if draft.fact.answer == "The Wren"]
 
     def texts(fact: Fact) -> str:
         return "".join(passage.text for passage in cut_passages(chunks, [fact], str, 40, count_words))
@@ -165,8 +165,8 @@ def test_what_is_withheld_stands_in_no_passage_a_second_time_in_its_document() -
     assert "12 bar" not in texts(fact)
     assert texts(fact).count("The lamp is green.") == 2
     assert "| The valve | 9 bar |" in texts(fact)
-    assert "The pump runs at 12 bar." not in texts(reverse)
-    assert "At night the pump needs 12 bar." in texts(reverse), "a subject alone gives nothing away"
+    assert "The Wren runs at 12 bar." not in texts(reverse)
+    assert "At night the Wren needs 12 bar." in texts(reverse), "a subject alone gives nothing away"
     assert "12 bar" in cut_passages(other, [fact], str, 40, count_words)[0].text
 
 

@@ -52,7 +52,7 @@ def test_only_the_fast_engine_takes_less_time_where_passages_repeat(make_run, ba
 
 
 def test_the_quickstart_is_estimated_as_it_was_measured(base):
-    recipe = load_recipe(Path("recipes/quickstart.yaml"))
+    recipe = load_recipe(Path("recipes/quickstart.yaml"), ["train.epochs=7", "train.batch_size=8"])
     seconds = duration.estimate_seconds(
         recipe,
         read_setup(recipe, base),

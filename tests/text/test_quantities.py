@@ -178,7 +178,7 @@ def test_a_number_has_its_own_unit_or_that_of_its_list(text: str, expected: list
 
 
 def test_the_numbers_of_a_text_are_items_and_a_date_is_one() -> None:
-    found = items(words("From 1 May 2024 to 3 May, for 12 days; in June 2025 may it end"))
+    found = items(words("From 1 May 2024 to 3 May, for 12 days; in June 2025 it ends"))
     assert [[word.text for word in item] for item in found] == [
         ["1", "may", "2024"], ["3", "may"], ["12"], ["june", "2025"]
     ]  # fmt: skip
