@@ -209,13 +209,14 @@ def ask(
 
 
 def _open_retriever(folder: Path, kind: str | None) -> Any:
-    from factory.backends.embedder import Embedder
     from factory.tasks.retrieval import Retriever, read_chunks
 
+    if kind != "hybrid":
+        return Retriever(read_chunks(folder))
+    from factory.backends.embedder import Embedder
+
     embedder = Embedder()
-    return Retriever(
-        read_chunks(folder), (lambda texts: embedder.embed(texts)[0]) if kind == "hybrid" else None
-    )
+    return Retriever(read_chunks(folder), lambda texts: embedder.embed(texts)[0])
 
 
 def _answer(ask: Callable[[str], str], retriever: Any | None, question: str, passages: int) -> dict[str, Any]:
@@ -322,7 +323,7 @@ def serve(
     fallback: Annotated[
         bool, typer.Option("--fallback", help="Let the endpoint answer when an engine here cannot.")
     ] = False,
-    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests an engine answers at a time.")] = 4,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests an engine answers at a time.")] = 8,
 ) -> None:
     """Serve bundles: an OpenAI-style API at /v1 and the playground at /ui."""
     from factory.quiet import settle

@@ -8,14 +8,15 @@ from pathlib import Path
 from factory.backends.endpoint import open_endpoint
 from factory.backends.models import ModelReference, base_of, prepare, resolve
 from factory.bundle.manifest import MANIFEST, read_manifest, verify_bundle
+from factory.chat.backend import ChatBackend
 from factory.errors import BackendError, UsageError
 from factory.progress import Progress
-from factory.rows import Chunk, Question
+from factory.rows import Question
 from factory.scores import Comparison, Judgement, Reply, Score
 from factory.stages.evaluate import Contestant, EvaluateConfig, ask, rag_contestant
 from factory.tasks import compare, judging, tally
 from factory.tasks.questions import general_questions, read_user_questions
-from factory.tasks.retrieval import read_chunks
+from factory.tasks.retrieval import Retriever, read_chunks
 
 ADAPTER_FOLDER = "adapter"  # the PEFT adapter in a bundle
 ALL_QUESTIONS = 1_000_000
@@ -91,12 +92,12 @@ def evaluate_model(
     config = EvaluateConfig(rag_questions=ALL_QUESTIONS)
     references = _compared(model)
     asked: list[Question] = read_user_questions(questions) if questions else general_questions()
-    chunks = read_chunks(rag) if rag else []
+    retriever = Retriever(read_chunks(rag)) if rag else None
     references = [prepare(reference) for reference in references]
     contestants = [Contestant(reference, "closed_book", asked, str) for reference in references]
-    if rag:
+    if retriever:
         contestants += [
-            _with_retrieval(config, chunks, asked, reference)
+            _with_retrieval(config, retriever, asked, reference)
             for reference in references
             if reference.kind in {"base", "adapter"} or len(references) == 1
         ]
@@ -114,21 +115,19 @@ def evaluate_model(
     if not (judge and backend):
         return evaluation
     try:
-        return replace(evaluation, judgements=[_judge(found, references, backend, judge.model)])
+        return replace(evaluation, judgements=[_judge(contestants, found, backend, judge.model)])
     except BackendError as error:
         return replace(evaluation, error=error)
 
 
 def _judge(
-    found: Sequence[Sequence[Reply]], references: Sequence[ModelReference], backend: judging.Judge, name: str
+    contestants: Sequence[Contestant], found: Sequence[Sequence[Reply]], backend: ChatBackend, name: str
 ) -> Judgement:
     """Return how the replies of adapter or model do against those of base or model with retrieval, else of the base."""
-    mine = next(
-        (rows for rows, model in zip(found, references, strict=False) if model.kind == "adapter"), None
-    )
-    mine = mine or found[len(references) - 1]
-    rows = found[len(references)] if len(found) > len(references) else found[0]
-    others = {reply.id: reply for reply in rows}
+    by_role = {(one.reference.kind, one.method): rows for one, rows in zip(contestants, found, strict=True)}
+    mine = by_role.get(("adapter", "closed_book"), found[0])
+    theirs = by_role.get(("base", "rag")) or by_role.get(("base", "closed_book")) or found[-1]
+    others = {reply.id: reply for reply in theirs}
     pairs = [(reply, others[reply.id]) for reply in mine if reply.id in others]
     with Progress(f"judge by {name}") as bar:
         return judging.judge(pairs, backend, name, lambda done: bar.update(done, len(pairs)))
@@ -144,9 +143,9 @@ def _compared(model: str) -> list[ModelReference]:
 
 
 def _with_retrieval(
-    config: EvaluateConfig, chunks: list[Chunk], asked: list[Question], reference: ModelReference
+    config: EvaluateConfig, retriever: Retriever, asked: list[Question], reference: ModelReference
 ) -> Contestant:
-    contestant = rag_contestant(config, chunks, asked, reference)
+    contestant = rag_contestant(config, retriever, asked, reference)
     if not contestant.questions:
         raise UsageError(
             f"None of {len(asked)} question(s) can be looked up with --rag: name some that have answers "

@@ -44,7 +44,7 @@ print((documents / "warehouse" / "goods-in.md").read_text(encoding="utf-8")[:900
 
 # %% Run
 # @title Run
-epochs = 7  # @param {type:"integer"}
+epochs = 10  # @param {type:"integer"}
 quantization = "Q8_0, Q4_K_M"  # @param ["Q8_0, Q4_K_M", "Q8_0", "Q4_K_M"]
 
 OUT = RUNS / "quickstart"

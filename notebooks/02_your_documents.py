@@ -8,7 +8,7 @@
 # Lines, mail, source code, and ZIP archives of these. Questions are made in English from tables, `Key: value` lines,
 # headings of FAQs and plain sentences.
 #
-# **Time**: 27 documents with 6,000 words took 14 minutes on two cores with AVX-512 and bf16 at 7 epochs; the 9 below
+# **Time**: 27 documents with 6,000 words took 14 minutes on two cores with AVX-512 and bf16 at 10 epochs; the 12 below
 # take longer, and time grows with the words. On Colab add 15 minutes to install, and its cores are slower. The cell
 # *Plan* estimates it for your folder.
 #
@@ -34,7 +34,7 @@ name = "mine"  # @param {type:"string"}
 documents = "documents"  # @param {type:"string"}
 questions = ""  # @param {type:"string"}
 base = "smollm2-135m-instruct"  # @param ["smollm2-135m-instruct"] {allow-input: true}
-epochs = 9  # @param {type:"integer"}
+epochs = 12  # @param {type:"integer"}
 quantization = "Q8_0, Q4_K_M"  # @param ["Q8_0, Q4_K_M", "Q8_0", "Q4_K_M"]
 
 import shutil

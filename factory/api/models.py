@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from factory import hardware, store
-from factory.backends.engine import DEFAULT_PARALLEL, EngineSpec
+from factory.backends.engine import EngineSpec
 from factory.bundle.manifest import MANIFEST, Manifest, Sampling, read_manifest
 from factory.errors import BaseModelError, FactoryError, MissingExtraError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 DIGEST_LENGTH = 12
 BASE_TYPE = "Q8_0"  # what a base is served as: half of F16's memory
+SHARED_CONTEXTS = 4  # full contexts that the requests running at a time share
 ADAPTER_FILE = "adapter.gguf"
 ELSEWHERE = Sampling(
     num_ctx=8192, num_predict=1024, temperature=0.0, stop=()
@@ -111,7 +112,7 @@ def build_catalog(
     bundles: Sequence[Path],
     endpoints: Sequence[EndpointSpec] = (),
     *,
-    parallel: int = DEFAULT_PARALLEL,
+    parallel: int = 8,
     threads: int | None = None,
     with_bases: bool = True,
 ) -> Catalog:
@@ -176,7 +177,7 @@ def _files(bundle: Path, manifest: Manifest, room: dict[str, int]) -> list[Serve
     served = []
     for file in sorted(files, key=lambda file: (file.path != manifest.default_file, file.path)):
         quantization = file.path.removeprefix("model-").removesuffix(".gguf")
-        spec = EngineSpec(bundle / file.path, (), manifest.sampling.num_ctx, **room)
+        spec = EngineSpec(bundle / file.path, (), _num_ctx(manifest), **room)
         model = ServedModel(
             f"{manifest.name}:{quantization}", "file", manifest.system, manifest.sampling, spec
         )
@@ -204,7 +205,7 @@ def _on_base(kin: dict[Path, Manifest], room: dict[str, int]) -> tuple[list[Serv
     with_adapter = [bundle for bundle in kin if (bundle / ADAPTER_FILE).is_file()]
     for bundle in with_adapter:
         _check_header(bundle / ADAPTER_FILE)
-    longest = max(other.sampling.num_ctx for other in kin.values())
+    longest = max(_num_ctx(other) for other in kin.values())
     spec = EngineSpec(file, tuple(bundle / ADAPTER_FILE for bundle in with_adapter), longest, **room)
     base = ServedModel(
         manifest.base.name.lower(),
@@ -240,6 +241,10 @@ def _check_header(path: Path) -> None:
     from factory.weights.gguf_header import check_gguf_header
 
     check_gguf_header(path)
+
+
+def _num_ctx(manifest: Manifest) -> int:
+    return manifest.sampling.num_ctx * SHARED_CONTEXTS
 
 
 def base_file(name: str, sha256: str) -> Path:

@@ -22,7 +22,6 @@ from factory.errors import BackendError
 
 logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 180.0
-DEFAULT_PARALLEL = 4  # each has the memory of a whole context
 STOP_TIMEOUT_S = 5.0
 SETTLE_S = 0.5
 MAX_STARTS, STARTS_WINDOW_S = 5, 30.0  # an engine that dies this often at once is not started again by itself
@@ -36,13 +35,13 @@ PASSED_ON = frozenset(
 class EngineSpec:
     """What an engine loads: a GGUF file, LoRA adapters in GGUF (each request names their scales), and its room.
 
-    Up to `parallel` requests at a time have `num_ctx` tokens each.
+    `num_ctx` tokens are shared by up to `parallel` requests at a time.
     """
 
     model: Path
     adapters: tuple[Path, ...] = ()
     num_ctx: int = 4096
-    parallel: int = DEFAULT_PARALLEL
+    parallel: int = 8
     threads: int = 2
 
 

@@ -34,9 +34,7 @@ def start(spec: dict[str, Any]) -> Any:
     params.model.path = spec["model"]
     # At scale 0 an adapter is loaded and not applied: every request names the scales of all adapters.
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in spec["adapters"]]
-    # In memory that requests share, what others ask changes the order of sums, and so 8-bit roundings and answers.
-    params.kv_unified, params.n_parallel = False, spec["parallel"]
-    params.n_ctx = spec["num_ctx"] * spec["parallel"]
+    params.n_ctx, params.n_parallel, params.kv_unified = spec["num_ctx"], spec["parallel"], True
     params.cache_ram_mib = 0  # the cache of prompts is keyed by tokens alone: an adapter would get another's
     params.n_batch = params.n_ubatch = 512
     for threads in (params.cpuparams, params.cpuparams_batch):

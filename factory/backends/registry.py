@@ -1,26 +1,16 @@
 """Which backend answers chats: a GGUF file on this machine or an OpenAI-compatible endpoint."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from factory.rows import Message
+from factory.chat.backend import ChatBackend
 
 BACKENDS = {
     "gguf": "factory.backends.local:open_gguf",
     "endpoint": "factory.backends.endpoint:open_endpoint",
 }
-
-
-class ChatBackend(Protocol):
-    """Something that answers a conversation."""
-
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn, decoded greedily."""
-        ...
 
 
 class TeacherConfig(BaseModel):

@@ -106,8 +106,10 @@ class LooseAsker:
         draw = Random(fact.id)
         found: dict[str, Ask] = {}
         for _ in range(2 * count):
+            if len(found) == count:
+                break
             question = self._word(fact, draw)
-            if question and len(found) < count and not normalize.contains(question, fact.answer):
+            if question and not normalize.contains(question, fact.answer):
                 found.setdefault(normalize.normalize(question), Ask(FORM, question))
         return tuple(found.values())
 

@@ -5,11 +5,10 @@ What is masked by default (secrets, cards, accounts, ids) is masked before a tea
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from factory import store
+from factory.chat.backend import ChatBackend
 from factory.facts.extract import Draft
 from factory.facts.phrasing import TEST_FORMS, Ask
 from factory.rows import Message
@@ -33,15 +32,9 @@ Answer: {answer}
 Example question: {question}"""
 
 
-class Teacher(Protocol):
-    """Something that answers a conversation."""
-
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn."""
-        ...
-
-
-def reword(drafts: list[Draft], teacher: Teacher, journal: Path, count: int = NUM_REWORDINGS) -> list[Draft]:
+def reword(
+    drafts: list[Draft], teacher: ChatBackend, journal: Path, count: int = NUM_REWORDINGS
+) -> list[Draft]:
     """Return the drafts with further questions; finished ones are read back from the journal after a kill."""
     known: dict[str, list[str]] = {}
     if journal.exists():
@@ -63,7 +56,7 @@ def reword(drafts: list[Draft], teacher: Teacher, journal: Path, count: int = NU
     return reworded
 
 
-def _ask(draft: Draft, teacher: Teacher, count: int) -> list[str]:
+def _ask(draft: Draft, teacher: ChatBackend, count: int) -> list[str]:
     trained = [ask.question for ask in draft.asks if ask.form not in TEST_FORMS]
     if not trained:
         return []

@@ -12,6 +12,7 @@ from typing import Any
 from factory import hardware
 from factory.backends.models import ModelReference, TorchAnswerer
 from factory.chat.template import conversation, encode_example
+from factory.errors import FactoryError
 from factory.lora import attach, fit, memory
 from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import EncodedRow
@@ -48,10 +49,13 @@ def _in_child(measure: Callable[..., int], *arguments: Any) -> int | None:
             return pool.submit(measure, *arguments).result()
         except BrokenProcessPool:
             return hardware.total_memory_bytes()
-        except (
-            Exception
-        ) as error:  # whatever a device or a model's own code raises: a plan is made without it
-            logger.warning("memory could not be probed: %s", str(error) or type(error).__name__)
+        # Whatever a device or a model's own code raises: a plan is made without it.
+        except Exception as error:
+            logger.warning(
+                "memory could not be probed: %s",
+                str(error) or type(error).__name__,
+                exc_info=not isinstance(error, FactoryError),
+            )
             return None
 
 

@@ -11,6 +11,7 @@ from factory.chat.context import split_turn
 from factory.pipeline import Run
 from factory.recipe import Recipe
 from factory.rows import Example, read_rows
+from factory.tasks.questions import general_questions
 
 SAMPLED_ROWS = 500
 TURN_TOKENS = 5  # what ChatML puts around a turn: <|im_start|>, role, newline, <|im_end|>, newline
@@ -20,7 +21,6 @@ LONG_ROWS = 32  # of the most characters, one of which has the most tokens
 PLAIN_SUFFIXES = frozenset({".csv", ".eml", ".json", ".jsonl", ".md", ".py", ".rst", ".tsv", ".txt"})
 BYTES_A_FACT, PACKED_BYTES_A_FACT = 55, 800
 TOKENS_A_FACT = 14  # of the text that it stands in: plain text has about four bytes a token
-GENERAL_QUESTIONS = 200  # lines of factory/tasks/general.jsonl
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def find_workload(run: Run) -> Workload:
     """Return how much there is to do: from the dataset, else guessed from the sources."""
     recipe = run.recipe
     found = store.walk_files(recipe.ingest.source)
-    questions = recipe.curate.test_questions + GENERAL_QUESTIONS * recipe.evaluate.general
+    questions = recipe.curate.test_questions + len(general_questions()) * recipe.evaluate.general
     if own := recipe.evaluate.questions:
         questions += own.read_text(encoding="utf-8").count("\n") if own.is_file() else 0
     rows, limit = run.out / "dataset" / "train.jsonl", recipe.train.max_tokens

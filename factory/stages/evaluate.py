@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,9 @@ from factory.tasks.compare import comparisons
 from factory.tasks.lm_eval import write_tasks
 from factory.tasks.score import grade
 from factory.tasks.tally import by_document, scores
+
+if TYPE_CHECKING:
+    from factory.tasks.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 5
@@ -85,8 +88,11 @@ def evaluate(
         if "F16" not in file.name:
             contestants.append(Contestant(ModelReference("gguf", file.name, file), "closed_book", asked, str))
     if config.rag:
+        from factory.tasks.retrieval import Retriever
+
+        found = Retriever(passages)
         contestants += [
-            rag_contestant(config, passages, asked, reference) for reference in (base_of(tuned), tuned)
+            rag_contestant(config, found, asked, reference) for reference in (base_of(tuned), tuned)
         ]
     replies = [
         reply
@@ -138,12 +144,9 @@ def _on_documents(questions: Sequence[Question], documents: Collection[str]) -> 
 
 
 def rag_contestant(
-    config: EvaluateConfig, chunks: Sequence[Chunk], asked: Sequence[Question], reference: ModelReference
+    config: EvaluateConfig, retriever: "Retriever", asked: Sequence[Question], reference: ModelReference
 ) -> Contestant:
-    """Return a model with passages found by BM25, asked as many questions of each set that has answers."""
-    from factory.tasks.retrieval import Retriever
-
-    retriever = Retriever(chunks)
+    """Return a model with the passages that are found, asked as many questions of each set that has answers."""
     able = [question for question in asked if question.answers and question.question_set != "general"]
     return Contestant(
         reference,

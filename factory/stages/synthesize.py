@@ -58,8 +58,7 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     """
     rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
     current, superseded = versions.split(rows)
-    stated = list(_capped(current, config.max_facts_per_document))
-    drafts, refused = _consistent(stated)
+    drafts, refused = _consistent(_capped(current, config.max_facts_per_document))
     if not drafts:
         raise SynthesizeError(
             f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "

@@ -7,9 +7,9 @@ each. What is masked by default (secrets, accounts, ids) is masked before a judg
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from factory import store
+from factory.chat.backend import ChatBackend
 from factory.rows import Message
 from factory.scores import Judgement, Reply
 from factory.tasks.compare import P_DIGITS, chance, mcnemar, side
@@ -29,22 +29,17 @@ Reply with A, B or tie, and nothing else."""
 NO_ANSWERS = "none; right is to say that one does not know"
 
 
-class Judge(Protocol):
-    """Something that answers a conversation."""
-
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn."""
-        ...
-
-
-def try_out(chat: Judge) -> None:
+def try_out(chat: ChatBackend) -> None:
     """Ask a judge a trial question, so that one that cannot answer raises before anything else is asked."""
     prompt = PROMPT.format(question="What is 2 plus 2?", answers="4", first="4", second="5")
     chat.chat([Message(role="user", content=prompt)], max_tokens=MAX_TOKENS)
 
 
 def judge(
-    pairs: Sequence[tuple[Reply, Reply]], chat: Judge, name: str, tell: Callable[[int], None] = lambda _: None
+    pairs: Sequence[tuple[Reply, Reply]],
+    chat: ChatBackend,
+    name: str,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> Judgement:
     """Return how often the first replies won against the second ones; equal replies are a tie and cost no request.
 
@@ -67,7 +62,7 @@ def judge(
     return _judgement(found, pairs, name)
 
 
-def _compare(chat: Judge, first: Reply, second: Reply) -> int | None:
+def _compare(chat: ChatBackend, first: Reply, second: Reply) -> int | None:
     """Return 1 if the judge prefers the first reply, -1 for the second, 0 for neither, None if it does not say."""
     prompt = PROMPT.format(
         question=first.question,

@@ -27,8 +27,8 @@ NUMBER_BEFORE = r"(?<!\d[.,:])(?<!(?<![\w)\].])[-\u2212])"
 NUMBER_AFTER = r"(?![.:]\d|,\d{3}(?!\d))"
 
 
-def write_tasks(folder: Path, questions: Iterable[Question], max_tokens: int) -> list[str]:
-    """Write a task for each question set into a folder and return their names.
+def write_tasks(folder: Path, questions: Iterable[Question], max_tokens: int) -> None:
+    """Write a task for each question set into a folder.
 
     Questions without an answer are tasks of their own, whose accepted answers are the ways to decline.
     """
@@ -42,7 +42,6 @@ def write_tasks(folder: Path, questions: Iterable[Question], max_tokens: int) ->
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         store.write_text(folder / f"{name}.jsonl", "".join(lines))
         store.write_text(folder / f"{name}.yaml", _yaml(_task(name, rows, max_tokens)))
-    return list(tasks)
 
 
 def _declining() -> list[str]:

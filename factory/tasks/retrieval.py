@@ -59,7 +59,8 @@ class Retriever:
 
     def find(self, question: str, count: int) -> list[Hit]:
         """Return the best chunks, best first; without an encoder none that shares no word with the question."""
-        found = [row for row in self._index.find(question, len(self._chunks)) if row[1] > 0]
+        ranked = len(self._chunks) if self._embed else count
+        found = [row for row in self._index.find(question, ranked) if row[1] > 0]
         if self._embed:
             near = np.asarray(self._vectors) @ np.asarray(self._embed([question])[0])
             found = fuse([number for number, _ in found], np.argsort(-near, kind="stable").tolist())

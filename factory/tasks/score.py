@@ -53,7 +53,7 @@ def grade(reply: str, answers: Sequence[str], question: str = "") -> Grade:
     said, asked = words(reply), {word.text for word in words(question) if word.is_number}
     wanted = [found for answer in answers if (found := words(answer))]
     return Grade(
-        correct=any(_holds(said, answer, asked, stance(reply)) for answer in wanted),
+        correct=any(_holds(said, answer, asked, reply) for answer in wanted),
         exact=any(len(said) == len(answer) and any(find(answer, said)) for answer in wanted),
         contains=any(normalize.contains(reply, answer) for answer in answers),
         f1=max((_f1(said, answer) for answer in wanted), default=0.0),
@@ -61,9 +61,9 @@ def grade(reply: str, answers: Sequence[str], question: str = "") -> Grade:
     )
 
 
-def _holds(said: Sequence[Word], answer: Sequence[Word], asked: Collection[str], says: str) -> bool:
+def _holds(said: Sequence[Word], answer: Sequence[Word], asked: Collection[str], reply: str) -> bool:
     if [word.text for word in answer] in (["yes"], ["no"]):
-        return says == answer[0].text
+        return stance(reply) == answer[0].text
     matches = find(answer, said)
     if not _is_quantity(answer):
         return any(matches)

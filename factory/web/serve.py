@@ -14,7 +14,6 @@ from factory.api.metrics import Metrics
 from factory.api.models import Catalog, EndpointSpec, build_catalog, check_bundles, find_bundles
 from factory.api.router import Router, open_pool
 from factory.api.routes import build_api
-from factory.backends.engine import DEFAULT_PARALLEL
 from factory.errors import FactoryError, MissingExtraError, UsageError
 from factory.web.pages import mount_pages
 
@@ -44,7 +43,7 @@ class ServeConfig:
     names: tuple[str, ...] = ()
     endpoint: EndpointSpec | None = None
     fallback: bool = False
-    parallel: int = DEFAULT_PARALLEL
+    parallel: int = 8
     most_engines: int = 3
 
 

@@ -37,7 +37,7 @@ def test_adapters_of_one_base_share_one_engine_and_files_have_their_own(catalog,
     assert (models["gate"].adapter, models["pump"].adapter, models["tiny-instruct"].adapter) == (0, 1, None)
     assert models["gate:Q8_0"].engine.model == made.gate / "model-Q8_0.gguf"
     assert models["gate:Q8_0"].engine.adapters == ()
-    assert models["gate"].engine.num_ctx == 256
+    assert models["gate"].engine.num_ctx == 4 * 256
     assert next(iter(models)) == "gate"
 
 

@@ -23,6 +23,7 @@ from factory.stages.evaluate import (
     evaluate,
     rag_contestant,
 )
+from factory.tasks.retrieval import Retriever
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
 
@@ -125,7 +126,9 @@ def test_retrieval_asks_answerable_questions_of_every_set() -> None:
         _question(3, question_set="general"),
         _question(4, question_set="user"),
     ]
-    contestant = rag_contestant(EvaluateConfig(rag_questions=2, passages=1), CHUNKS, asked, _base("b"))
+    contestant = rag_contestant(
+        EvaluateConfig(rag_questions=2, passages=1), Retriever(CHUNKS), asked, _base("b")
+    )
     assert {question.id for question in contestant.questions} == {"q4", "q1"}
     assert (contestant.method, contestant.reference.name) == ("rag", "b")
     assert "north gate is 4711" in contestant.prompt("What is the code of the north gate?")
@@ -148,7 +151,9 @@ def test_retrieval_is_shared_out_evenly_and_over_the_whole_set(numbers, count: i
     asked = [
         _question(i, question_set=name) for name, n in zip(names, numbers, strict=True) for i in range(n)
     ]
-    found = rag_contestant(EvaluateConfig(rag_questions=count), CHUNKS, asked, _base("b")).questions
+    found = rag_contestant(
+        EvaluateConfig(rag_questions=count), Retriever(CHUNKS), asked, _base("b")
+    ).questions
     assert tuple(sum(row.question_set == name for row in found) for name in names) == expected
     assert len({(row.question_set, row.id) for row in found}) == sum(expected)
     if numbers == (100, 80):

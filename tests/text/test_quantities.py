@@ -102,7 +102,7 @@ def test_no_text_is_too_odd(text: str) -> None:
     [
         (("5 %", "5%", "five percent", "5 per cent", "5.0 pct"), "percent"),
         (("£15,000", "GBP 15000", "15000 pounds", "fifteen thousand pounds", "£15k", "15,000.00 £"), "gbp"),
-        (("$1.2 million", "1200000 dollars", "USD 1.2m", "US$ 1,200,000".removeprefix("US")), "usd"),
+        (("$1.2 million", "1200000 dollars", "USD 1.2m", "$ 1,200,000"), "usd"),
         (("-18", "\u221218", "minus 18", "minus eighteen"), ""),
         (("09:30", "9:30"), "time"),
         ((".5", "0.5", "0.50"), ""),
