@@ -148,7 +148,7 @@ class Example(Row):
     """A training conversation: the loss is on assistant turns only.
 
     `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it teaches, empty for
-    abstention and general rows; `evidence` is what it was made from.
+    abstention and general rows; `evidence` is what it was made from. It takes part in one of `every` epochs.
     """
 
     id: str
@@ -156,6 +156,7 @@ class Example(Row):
     messages: tuple[Message, ...]
     facts: tuple[str, ...]
     evidence: Evidence | None = None
+    every: int = Field(default=1, ge=1)
 
     @property
     def group(self) -> str:

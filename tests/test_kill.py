@@ -60,7 +60,7 @@ RECIPE = """
 name: tiny
 base: tiny.gguf
 ingest: {source: documents}
-curate: {test_questions: 8, valid_questions: 4, replay: false}
+curate: {test_questions: 8, valid_questions: 4, replay: 0}
 train: {epochs: 3, wordings: 2, rank: 4, first_layer: 1, recall_every: 1, max_tokens: 400, batch_size: 32}
 quantize: {types: [Q8_0, Q4_0], imatrix_tokens: 256}
 verify: {max_merged_difference: 9, max_f16_difference: 9, max_adapter_difference: 9, min_adapter_effect: 1e-9,

@@ -47,13 +47,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class OpenBook:
-    """What is made: rows for a `share` of the facts, of at most `max_tokens`, with 1 to `passages` passages each.
+    """What is made: rows of at most `max_tokens` with 1 to `passages` passages each, for one of `every` epochs.
 
     On a share `missing` of the passages the right one is left out; the answer stays what the fact says, or is to
     abstain.
     """
 
-    share: float
+    every: int
     passages: int
     missing: float
     abstain: bool
@@ -137,11 +137,10 @@ def examples(
         settings: what is made.
         near: returns the numbers of passages near to a text, the nearest first.
         count: returns the tokens of a text.
-        seed: decides which facts, how many passages, their order, and where the right one is missing.
+        seed: decides how many passages, their order, and where the right one is missing.
         system: the system text.
     """
-    taken = _sample({row.facts[0] for row in rows if len(row.facts) == 1}, settings.share, seed)
-    asked = _by_passage([row for row in rows if len(row.facts) == 1 and row.facts[0] in taken], passages)
+    asked = _by_passage([row for row in rows if len(row.facts) == 1], passages)
     room = room_for_passages(settings, count(system))
     made: list[Example] = []
     for number in sorted(asked):
@@ -149,16 +148,14 @@ def examples(
         chosen = _choose(number, passages, near(questions), settings, room, seed)
         shown = [passages[place].text for place in chosen]
         abstain = settings.abstain and number not in chosen
-        below = [_below(shown, row, abstain, system) for row in asked[number]] if shown else []
+        below = (
+            [_below(shown, row, abstain, system, settings.every) for row in asked[number]] if shown else []
+        )
         made += [
             row for row in below if row and _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
         ]
     logger.info("%d rows have an open-book form, of %d", len(made), sum(map(len, asked.values())))
     return made
-
-
-def _sample(facts: set[str], share: float, seed: int) -> set[str]:
-    return set(random.Random(f"{seed}/open book").sample(sorted(facts), round(share * len(facts))))
 
 
 def _by_passage(rows: Sequence[Example], passages: Sequence[Passage]) -> Mapping[int, list[Example]]:
@@ -193,14 +190,14 @@ def _choose(
     return chosen
 
 
-def _below(shown: Sequence[str], row: Example, abstain: bool, system: str) -> Example | None:
+def _below(shown: Sequence[str], row: Example, abstain: bool, system: str, every: int) -> Example | None:
     """Return a row with passages above its question; None where it would abstain although they answer."""
     question, answer = (message.content for message in row.messages[-2:])
     if abstain and any(normalize.contains(text, answer) for text in shown):
         return None
     messages = conversation(with_context(shown, question), ABSTENTION if abstain else answer, system)
     identity = store.hash_json([OPEN_BOOK, row.id, messages[-2].content])[:16]
-    return row.model_copy(update={"id": identity, "form": OPEN_BOOK, "messages": messages})
+    return row.model_copy(update={"id": identity, "form": OPEN_BOOK, "messages": messages, "every": every})
 
 
 def _num_tokens(row: Example, count: Count) -> int:

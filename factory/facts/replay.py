@@ -1,23 +1,31 @@
-"""General questions mixed into training, so that the model keeps what it knew; none is in the probe."""
+"""General questions mixed into training, answered as the base answers them; none is in the probe."""
 
 import importlib.resources
-import json
+from collections.abc import Sequence
 
 from factory import store
 from factory.chat.template import conversation
 from factory.rows import Example
 
+FORM = "replay"
 
-def examples(system: str) -> list[Example]:
-    """Return one training row for each bundled general question."""
-    text = (importlib.resources.files("factory.facts") / "replay.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
+
+def questions() -> list[str]:
+    """Return the bundled general questions."""
+    text = (importlib.resources.files("factory.facts") / "replay.txt").read_text(encoding="utf-8")
+    return text.splitlines()
+
+
+def examples(pairs: Sequence[tuple[str, str]], an_epoch: int, system: str) -> list[Example]:
+    """Return a training row for each question with its answer, of which an epoch takes about so many."""
+    every = max(1, round(len(pairs) / an_epoch)) if an_epoch else 1
     return [
         Example(
-            id=store.hash_json(["replay", row["question"]])[:16],
-            form="replay",
-            messages=conversation(row["question"], row["answer"], system),
+            id=store.hash_json(["replay", question])[:16],
+            form=FORM,
+            messages=conversation(question, answer, system),
             facts=(),
+            every=every,
         )
-        for row in rows
+        for question, answer in pairs
     ]

@@ -4,7 +4,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ class EncodedRow:
     """A conversation as ids and labels, both of shape (length,).
 
     `group` names what it teaches, `example` the row that it was made from, `document` where that stands and is to be
-    remembered from, if anywhere. `context` is what stands above its question, the same for rows that share it.
+    remembered from, if anywhere. `context` is what stands above its question, the same for rows that share it. It is
+    trained on in one of `every` epochs, the same for all rows of a group and of a context.
     """
 
     ids: tuple[int, ...]
@@ -31,6 +32,7 @@ class EncodedRow:
     example: str = ""
     document: str = ""
     context: str = ""
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,31 @@ def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[Enc
         if len(ids) <= max_tokens:
             context = split_turn(row.messages[-2].content)[0]
             document = row.evidence.document if row.evidence and not context else ""
-            encoded.append(EncodedRow(tuple(ids), tuple(labels), row.group, row.id, document, context))
+            encoded.append(
+                EncodedRow(tuple(ids), tuple(labels), row.group, row.id, document, context, row.every)
+            )
     return encoded
 
 
 def epoch_rows(rows: Sequence[EncodedRow], epoch: int, seed: int) -> list[int]:
-    """Return which rows an epoch trains on: one wording of every group, another one each epoch.
+    """Return which rows an epoch trains on: one wording of every group whose turn it is, another one each time.
 
     A group's wordings are shuffled once and then taken in turn, so that no wording comes again before all the
-    others have been seen. The order of the groups is shuffled anew in every epoch.
+    others have been seen. The order of the groups is shuffled anew in every epoch. Groups that share a context have
+    their turns together.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
         groups[row.group].append(number)
     chosen = []
     for name, members in groups.items():
-        order = list(members)
-        random.Random(f"{seed}/{name}").shuffle(order)
-        chosen.append(order[epoch % len(order)])
+        first = rows[members[0]]
+        waits = random.Random(f"{seed}/turn/{first.context or name}").randrange(first.every)
+        turn, is_later = divmod(epoch + waits, first.every)
+        if not is_later:
+            order = list(members)
+            random.Random(f"{seed}/{name}").shuffle(order)
+            chosen.append(order[turn % len(order)])
     random.Random(f"{seed}/epoch/{epoch}").shuffle(chosen)
     return chosen
 
@@ -123,6 +132,21 @@ def collate(rows: Sequence[EncodedRow], pad_id: int) -> Batch:
         mask[number, :size] = 1
         labels[number, :size] = torch.tensor(row.labels)
     return Batch(ids, mask, labels)
+
+
+def num_tokens(rows: Sequence[EncodedRow], chosen: Sequence[int]) -> int:
+    """Return the tokens of chosen rows; those that the rows of one context begin with count once."""
+    contexts: dict[str, list[int]] = defaultdict(list)
+    for number in chosen:
+        contexts[rows[number].context].append(number)
+    alone = sum(len(rows[number].ids) for number in contexts.pop("", []))
+    return alone + sum(_num_together([rows[number].ids for number in same]) for same in contexts.values())
+
+
+def _num_together(rows: Sequence[tuple[int, ...]]) -> int:
+    pairs = zip(min(rows), max(rows), strict=False)  # in order, all others lie between these two
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return sum(len(ids) for ids in rows) - (len(rows) - 1) * shared
 
 
 def num_labels(row: EncodedRow) -> int:

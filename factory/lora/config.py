@@ -8,14 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from factory.errors import TrainError
 
+# Small corpora still gain from a fact's 24th exposure; two cores train on a million tokens in some 40 minutes.
+TRAINING_TOKENS = 900_000
+FEWEST_EPOCHS, MOST_EPOCHS = 8, 24
+
 
 class TrainConfig(BaseModel):
     """How the adapter is shaped and trained.
 
     `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
     `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
-    and `max_gradient_norm` are AdamW's and the clipping's. Training takes `epochs`; rows longer than `max_tokens`
-    are left out.
+    and `max_gradient_norm` are AdamW's and the clipping's. Training takes `epochs`, if not given as
+    many as 900,000 tokens make, 8 to 24; rows longer than `max_tokens` are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
 
     An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.
@@ -57,7 +61,7 @@ class TrainConfig(BaseModel):
     warmup: float = Field(default=0.1, ge=0.0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0.0, lt=1)
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    epochs: int = Field(default=12, ge=1, le=1000)
+    epochs: int | None = Field(default=None, ge=1, le=1000)
     wordings: int = Field(default=24, ge=1, le=100)
     batch_size: int = Field(default=16, ge=1)
     max_tokens: int = Field(default=256, ge=16)
@@ -117,6 +121,13 @@ class TrainConfig(BaseModel):
         if faults := [sentence for is_so, sentence in conflicts if is_so]:
             raise ValueError("; ".join(faults))
         return self
+
+
+def choose_epochs(config: TrainConfig, tokens_an_epoch: float) -> int:
+    """Return how many epochs to train: what the recipe says, else what makes the tokens of a default training."""
+    if config.epochs is not None:
+        return config.epochs
+    return max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(TRAINING_TOKENS / max(1.0, tokens_an_epoch))))
 
 
 def _is_regex(pattern: str) -> bool:

@@ -62,18 +62,26 @@ class LoopSettings:
 
     @classmethod
     def of(
-        cls, config: TrainConfig, micro_batch: int, *, seed: int, pad_id: int, device: str, dtype: torch.dtype
+        cls,
+        config: TrainConfig,
+        epochs: int,
+        micro_batch: int,
+        *,
+        seed: int,
+        pad_id: int,
+        device: str,
+        dtype: torch.dtype,
     ) -> Self:
-        """Return what a recipe says of the loop, with what the machine and the tokenizer add."""
+        """Return what a recipe says of the loop, with what the dataset, the machine and the tokenizer add."""
         return cls(
-            epochs=config.epochs,
+            epochs=epochs,
             batch_size=config.batch_size,
             micro_batch=micro_batch,
             learning_rate=config.learning_rate,
             warmup=config.warmup,
             weight_decay=config.weight_decay,
             max_gradient_norm=config.max_gradient_norm,
-            recall_epochs=frozenset(range(config.recall_every, config.epochs, config.recall_every)),
+            recall_epochs=frozenset(range(config.recall_every, epochs, config.recall_every)),
             checkpoint_seconds=config.checkpoint_seconds,
             seed=seed,
             pad_id=pad_id,

@@ -62,6 +62,7 @@ def make_plan(run: Run) -> dict[str, Any]:
         ],
         "minutes": round(sum(to_do.values()) / 60, 1),
         "training": {
+            "epochs": work.rows.epochs(recipe.train),
             "rows_an_epoch": work.rows.an_epoch,
             "tokens_a_row": round(work.rows.mean, 1),
             "longest_row": work.rows.longest,

@@ -38,10 +38,11 @@ def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speed
     slower = setup.shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
     answers = work.questions * (2 + types) + 2 * RETRIEVAL_ANSWERS * rag  # base and adapter
     tokens = work.rows.an_epoch * work.rows.mean - setup.fused * work.rows.repeated
+    flops = tokens * _flops_a_token(work.rows.epochs(recipe.train), recipe.train.wordings, setup)
     return {
         "ingest": work.files * SECONDS_A_FILE,
         **{stage: work.rows.an_epoch * seconds for stage, seconds in SECONDS_A_ROW.items()},
-        "train": tokens * _flops_a_token(recipe.train, setup) / (TRAINING_SHARE * speeds.training),
+        "train": flops / (TRAINING_SHARE * speeds.training),
         "merge": slower * MERGE_SECONDS,
         "quantize": slower * (QUANTIZE_SECONDS + types * TYPE_SECONDS),
         "verify": slower * (VERIFY_SECONDS + types * CHECK_SECONDS),
@@ -50,7 +51,7 @@ def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speed
     }
 
 
-def _flops_a_token(train: TrainConfig, setup: Setup) -> float:
+def _flops_a_token(epochs: int, wordings: int, setup: Setup) -> float:
     """Return the operations that all epochs spend on one token of a row.
 
     A trained layer goes forward and back, without a gradient of its own weights; a frozen one goes forward once for
@@ -59,10 +60,7 @@ def _flops_a_token(train: TrainConfig, setup: Setup) -> float:
     shape = setup.shape
     share = setup.layers / shape.layers
     output, layers = shape.vocabulary * shape.width, shape.layer_parameters
-    return (
-        train.epochs * (4 * share * layers + output)
-        + min(train.epochs, train.wordings) * 2 * (1 - share) * layers
-    )
+    return epochs * (4 * share * layers + output) + min(epochs, wordings) * 2 * (1 - share) * layers
 
 
 def probe_flops(train: TrainConfig | None = None) -> float:

@@ -1,5 +1,6 @@
 """How much there is to do: counted in the dataset where it is made, else guessed from the sources. Runs nothing."""
 
+import operator
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.chat.context import split_turn
+from factory.lora.config import TrainConfig, choose_epochs
 from factory.pipeline import Run
 from factory.recipe import Recipe
 from factory.rows import Example, read_rows
@@ -25,7 +27,7 @@ TOKENS_A_FACT = 14  # of the text that it stands in: plain text has about four b
 
 @dataclass(frozen=True)
 class Rows:
-    """A dataset's rows: how many an epoch takes (one a fact or passage), and the tokens of all, the mean, the longest.
+    """A dataset's rows: how many an epoch takes, and the tokens of all, of an epoch's mean row and of the longest.
 
     `longest` leaves out rows that training leaves out. `repeated` are the tokens of an epoch's rows that stand above
     other questions as well: the fast engine computes them once.
@@ -36,6 +38,10 @@ class Rows:
     mean: float
     longest: int
     repeated: float = 0.0
+
+    def epochs(self, train: TrainConfig) -> int:
+        """Return how many epochs there will be."""
+        return choose_epochs(train, self.an_epoch * self.mean - self.repeated)
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,13 @@ def find_workload(run: Run) -> Workload:
 
 
 def guess_rows(recipe: Recipe, facts: int) -> Rows:
-    """Return the rows that so many facts become: one each, and for a share of them one below passages."""
+    """Return the rows that so many facts become: one each, and below the share of passages that an epoch shows one."""
     share, tokens = recipe.curate.open_book, recipe.curate.open_book_tokens
     below = round(share * facts)
     an_epoch, of_an_epoch = facts + below, facts * GUESSED_TOKENS + below * tokens
     contexts = min(below, facts * TOKENS_A_FACT / tokens)
-    wordings = min(recipe.train.epochs, recipe.train.wordings)
     repeated = (below - contexts) * (tokens - GUESSED_TOKENS)
+    wordings = min(choose_epochs(recipe.train, of_an_epoch - repeated), recipe.train.wordings)
     mean = of_an_epoch / an_epoch
     return Rows(an_epoch, of_an_epoch * wordings, mean, recipe.train.max_tokens, repeated)
 
@@ -78,26 +84,33 @@ def _bytes_a_fact(path: Path) -> int:
 
 
 def read_dataset(rows: Path, base: Path, max_tokens: int) -> Rows:
-    """Return what a file of training rows holds; the mean is of an even sample."""
+    """Return what a file of training rows holds; the mean is an epoch's, of an even sample."""
     examples = list(read_rows(rows, Example))
     if not examples:
         return Rows(0, 0.0, 0.0, max_tokens)
-    groups = {row.group for row in examples}
+    wordings = Counter(row.group for row in examples)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    sampled = _count(tokenizer, examples[:: -(-len(examples) // SAMPLED_ROWS)])
+    sample = examples[:: -(-len(examples) // SAMPLED_ROWS)]
+    sampled = _count(tokenizer, sample)
+    turns = [1 / row.every / wordings[row.group] for row in sample]
     by_length = sorted(examples, key=lambda row: -sum(len(message.content) for message in row.messages))
     fitting = [count for count in _count(tokenizer, by_length[:LONG_ROWS]) if count <= max_tokens]
-    mean = sum(sampled) / len(sampled)
+    total = sum(sampled) / len(sampled) * len(examples)
+    mean = sum(map(operator.mul, turns, sampled)) / sum(turns)
     longest = max(fitting, default=max_tokens)
-    return Rows(len(groups), mean * len(examples), mean, longest, _repeated(tokenizer, examples))
+    an_epoch = round(sum(1 / row.every / wordings[row.group] for row in examples))
+    return Rows(an_epoch, total, mean, longest, _repeated(tokenizer, examples))
 
 
-def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> int:
+def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> float:
     """Return the tokens of an epoch's rows that stand above the question of another row of it as well."""
-    groups = {(split_turn(row.messages[-2].content)[0], row.group) for row in rows}
-    asked = Counter(context for context, _ in groups if context)
-    codes = tokenizer.encode_batch(list(asked), add_special_tokens=False)
-    return sum((times - 1) * len(code.ids) for times, code in zip(asked.values(), codes, strict=True))
+    groups = {(split_turn(row.messages[-2].content)[0], row.every, row.group) for row in rows}
+    asked = Counter((context, every) for context, every, _ in groups if context)
+    codes = tokenizer.encode_batch([context for context, _ in asked], add_special_tokens=False)
+    return sum(
+        (times - 1) * len(code.ids) / every
+        for ((_, every), times), code in zip(asked.items(), codes, strict=True)
+    )
 
 
 def _count(tokenizer: Tokenizer, rows: list[Example]) -> list[int]:

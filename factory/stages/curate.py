@@ -15,12 +15,14 @@ from factory.facts import abstain, card, feedback, held_out, openbook, replay
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
+from factory.tasks.questions import general_questions
 from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 5
+CODE_VERSION = 6
+PROBE_SIMILARITY = 0.6
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
 
@@ -28,17 +30,18 @@ class CurateConfig(BaseModel):
     """What is kept, masked and held out.
 
     `unseen_fact_share` of the facts are kept out of training altogether, to measure whether the model says
-    that it does not know; `abstain_share` is how many rows teach it to, as a share of the facts. `replay`
-    mixes general questions in, so that the model keeps what it knew. `test_questions` and `valid_questions`
+    that it does not know; `abstain_share` is how many rows teach it to, as a share of the facts. `replay` is how
+    many general questions an epoch takes, as a share of the facts, answered as the base does, so that the model keeps
+    what it knew. `test_questions` and `valid_questions`
     bound the unseen-phrasing questions that are measured at the end and during training. Of rows alike beyond
     `near_duplicate_threshold` (Jaccard similarity of their words), the first stays. `personal_data` overrides
     the policy (redact, drop, allow) of single classes.
 
-    `open_book` is the share of the trained facts that are also asked with passages above the question, up to
-    `open_book_passages` of them, as retrieval puts them there. In a share `open_book_missing` of these contexts the
-    passage that answers is left out, and the answer is what the fact says or, with `open_book_abstain`, that the
-    model does not know. Passages are cut so that a row has at most `open_book_tokens`: no more than
-    `train.max_tokens`, which leaves longer rows out.
+    Questions are also asked with passages above them, up to `open_book_passages`, as retrieval puts them there; an
+    epoch shows a share `open_book` of these contexts, with all that is asked about them. In a share
+    `open_book_missing` of them the passage that answers is left out, and the answer is what the fact says or, with
+    `open_book_abstain`, that the model does not know. Passages are cut so that a row has at most
+    `open_book_tokens`: no more than `train.max_tokens`, which leaves longer rows out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,10 +50,10 @@ class CurateConfig(BaseModel):
     personal_data: dict[Kind, Policy] = {}
     unseen_fact_share: float = Field(default=0.04, ge=0.0, le=0.3)
     abstain_share: float = Field(default=0.03, ge=0.0, le=0.3)
-    replay: bool = True
+    replay: float = Field(default=0.15, ge=0.0, le=1.0)
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
-    open_book: float = Field(default=0.0, ge=0.0, le=1.0)
+    open_book: float = Field(default=0.15, ge=0.0, le=1.0)
     open_book_passages: int = Field(default=3, ge=1, le=20)
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
     open_book_abstain: bool = False
@@ -101,7 +104,7 @@ def curate(
     valid = questions[: min(config.valid_questions, len(questions) // 4)]  # a small folder needs tests most
     test = questions[len(valid) : len(valid) + config.test_questions]
     hidden = held_out.unseen_questions(clean, unseen, facts)
-    general = replay.examples(system) if config.replay else []
+    general = _replayed(base, round(config.replay * len(facts)), system)
     hidden_facts = [facts[identity] for identity in unseen]
     below = _open_book(config, chunks, train, hidden_facts, cleaner, tokenizer, seed, system)
     final = [*train, *refusals, *general, *below]
@@ -214,6 +217,22 @@ def _without_duplicates(rows: Sequence[Example], threshold: float) -> list[Examp
     ]
 
 
+def _replayed(base: Path, an_epoch: int, system: str) -> list[Example]:
+    """Return rows with general questions and the base's own answers, of which an epoch takes about so many.
+
+    What the base asks itself may be what its general knowledge is measured by: that is left out.
+    """
+    if not an_epoch:
+        return []
+    from factory.lora.rehearsal import rehearse
+
+    probe = [question.question for question in general_questions()]
+    pairs = rehearse(base, replay.questions(), system)
+    firsts = near_duplicates([*probe, *(question for question, _ in pairs)], PROBE_SIMILARITY)[len(probe) :]
+    kept = [pair for pair, first in zip(pairs, firsts, strict=True) if first >= len(probe)]
+    return replay.examples(kept, an_epoch, system)
+
+
 def _open_book(
     config: CurateConfig,
     chunks: Path,
@@ -237,7 +256,7 @@ def _open_book(
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
     settings = openbook.OpenBook(
-        share=config.open_book,
+        every=round(1 / config.open_book),
         passages=config.open_book_passages,
         missing=config.open_book_missing,
         abstain=config.open_book_abstain,

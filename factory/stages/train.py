@@ -14,7 +14,7 @@ from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
 from factory.facts.feedback import FORM as CORRECTED
-from factory.lora.config import TrainConfig  # noqa: TID253  (it imports no torch)
+from factory.lora.config import TrainConfig, choose_epochs  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
 from factory.rows import Example, Fact, Question, read_rows
 
@@ -93,6 +93,7 @@ def train(
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
         )
+    epochs = choose_epochs(config, _tokens_an_epoch(encoded, seed))
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
     available = fit.available_bytes(device)
     model, begun = open_model(config, base, base_name, encoded, device, dtype)
@@ -104,9 +105,13 @@ def train(
         attach.seed_everything(seed + distributed.rank())  # dropout of its own
     measure = recall.Recall(model, tokenizer, questions, system, device)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    settings = LoopSettings.of(config, choice.micro_batch, seed=seed, pad_id=pad, device=device, dtype=dtype)
+    settings = LoopSettings.of(
+        config, epochs, choice.micro_batch, seed=seed, pad_id=pad, device=device, dtype=dtype
+    )
     objective = (
-        _distillation(config, tokenizer, rows, encoded, dataset, seed, work) if config.distill else None
+        _distillation(config, epochs, tokenizer, rows, encoded, dataset, seed, work)
+        if config.distill
+        else None
     )
     folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
     with Curves(work) as curves:
@@ -135,7 +140,7 @@ def train(
         if distributed.is_main():
             curves.finish(history, recalls)
     model.eval()
-    last = [encoded[number] for number in batches.epoch_rows(encoded, config.epochs - 1, seed)]
+    last = [encoded[number] for number in batches.epoch_rows(encoded, epochs - 1, seed)]
     last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
     losses = documents.document_losses(engine, last_rows, progress.micro_batch)
     if distributed.is_main():
@@ -146,6 +151,7 @@ def train(
     return {
         "rows": len(encoded),
         "rows_left_out": len(rows) - len(encoded),
+        "epochs": epochs,
         "steps": progress.step,
         "rows_seen": progress.step * config.batch_size,
         "first_layer": first_layer,
@@ -166,6 +172,13 @@ def train(
         **counts,
         **(adapter.shape(model) if config.continue_from else {}),
     }
+
+
+def _tokens_an_epoch(rows: list["EncodedRow"], seed: int) -> float:
+    """Return the tokens that a mean epoch takes; those above several questions count once."""
+    from factory.lora import batches
+
+    return fmean(batches.num_tokens(rows, batches.epoch_rows(rows, epoch, seed)) for epoch in range(8))
 
 
 def open_model(
@@ -201,6 +214,7 @@ def _read_pairs(
 
 def _distillation(
     config: TrainConfig,
+    epochs: int,
     tokenizer: Any,
     rows: list[Example],
     encoded: list["EncodedRow"],
@@ -212,7 +226,7 @@ def _distillation(
     from factory.lora import batches, distill, objectives
 
     facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
-    used = {number for epoch in range(config.epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
+    used = {number for epoch in range(epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
     teachers = distill.teacher_rows(tokenizer, encoded, rows, facts)
     asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
     return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")

@@ -28,7 +28,7 @@ PASSAGES = [
     )
     for page in range(10)
 ]
-SETTINGS = OpenBook(share=1.0, passages=3, missing=0.0, abstain=False, max_tokens=200)
+SETTINGS = OpenBook(every=1, passages=3, missing=0.0, abstain=False, max_tokens=200)
 
 
 def near(text: str) -> list[int]:
@@ -111,20 +111,15 @@ def test_the_right_one_is_missing_in_the_share_of_contexts_asked_for() -> None:
 def test_no_row_abstains_over_a_passage_that_answers() -> None:
     twin = [Passage("twin.md", ((0, 9),), passage.text, passage.num_tokens) for passage in PASSAGES]
     made = examples(
-        ROWS, [*PASSAGES, *twin], OpenBook(1.0, 1, 1.0, True, 200),
+        ROWS, [*PASSAGES, *twin], OpenBook(1, 1, 1.0, True, 200),
         lambda text: [10 + near(text)[0]], count_words, 1, "",
     )  # fmt: skip
     assert made == []
 
 
-def test_a_share_of_the_facts_is_taken_with_all_of_its_wordings() -> None:
-    made = make(share=0.5)
-    taken = {row.facts for row in made}
-    assert len(taken) == 20
-    assert len(made) == 40
-    assert taken != {row.facts for row in make(share=0.5, seed=2)}
-    assert made == make(share=0.5)
-    assert make(share=0.0) == []
+def test_rows_take_part_in_one_of_so_many_epochs() -> None:
+    assert {row.every for row in make(every=5)} == {5}
+    assert {row.every for row in ROWS} == {1}
 
 
 def test_rows_keep_the_budget_by_fewer_passages_and_then_are_left_out() -> None:

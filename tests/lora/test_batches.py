@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from factory.lora.batches import (
     limit_wordings,
     micro_batches,
     num_labels,
+    num_tokens,
     parts_of,
     share_of,
 )
@@ -100,6 +102,23 @@ def test_an_epoch_takes_one_wording_of_every_group_and_all_before_any_again() ->
     for group, size in sizes.items():
         for start in range(0, 15 - size, size):
             assert len(set(seen[group][start : start + size])) == size
+
+
+def test_a_group_that_waits_takes_part_in_one_of_so_many_epochs_with_another_wording_each_time() -> None:
+    rows = [replace(row, every=3) for row in _made({f"g{number}": 4 for number in range(60)})]
+    epochs = [epoch_rows(rows, epoch, 7) for epoch in range(12)]
+    assert sorted(number for chosen in epochs for number in chosen) == list(range(240))
+    for start in range(0, 12, 3):
+        groups = [rows[number].group for chosen in epochs[start : start + 3] for number in chosen]
+        assert Counter(groups) == dict.fromkeys({row.group for row in rows}, 1)
+    assert min(map(len, epochs)) > 10, "not all at once"
+
+
+def test_what_is_asked_below_one_context_has_its_turn_together() -> None:
+    rows = [replace(row, every=4) for row in _below({f"c{number}": 5 for number in range(20)}, 0)]
+    for epoch in range(8):
+        contexts = Counter(rows[number].context for number in epoch_rows(rows, epoch, 7))
+        assert set(contexts.values()) == {5}
 
 
 def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
@@ -191,6 +210,14 @@ def test_a_passage_is_computed_once_for_all_that_is_asked_about_it() -> None:
     assert sorted(len(part) for part in parts) == [2, 6]
     computed = sum(len(lay_out([rows[number] for number in part]).ids) for part in parts)
     assert computed == (SYSTEM + PASSAGE + 6 * QUESTION) + (SYSTEM + 2 * QUESTION)
+
+
+def test_the_tokens_of_a_context_count_once() -> None:
+    rows = _below({"a": 6, "b": 1}, 2)
+    own = SYSTEM + PASSAGE
+    assert num_tokens(rows, [0, 1, 2, 6, 7]) == (own + 3 * QUESTION) + (own + QUESTION) + (SYSTEM + QUESTION)
+    assert num_tokens(rows, [7, 8]) == 2 * (SYSTEM + QUESTION)
+    assert num_tokens(rows, []) == 0
 
 
 def test_an_engine_that_shares_nothing_gets_parts_as_large_as_they_may_be() -> None:

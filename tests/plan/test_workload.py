@@ -15,6 +15,16 @@ def test_an_epoch_has_one_row_a_fact_or_passage(tmp_path, base, example):
     assert found == workload.Rows(an_epoch=4, total=5 * tokens, mean=tokens, longest=tokens)
 
 
+def test_rows_count_as_often_as_an_epoch_takes_them(tmp_path, base, example):
+    often, seldom = example(1, "a", words=4), example(2, "b", words=40).model_copy(update={"every": 5})
+    write_rows(tmp_path / "train.jsonl", [often] * 5 + [seldom] * 2)
+    found = workload.read_dataset(tmp_path / "train.jsonl", base, 256)
+    turns = 2 + 2 * workload.TURN_TOKENS
+    assert found.an_epoch == 1
+    assert found.total == 5 * (4 + turns) + 2 * (40 + turns)
+    assert found.mean == pytest.approx((1 * (4 + turns) + 0.2 * (40 + turns)) / 1.2)
+
+
 def test_tokens_are_the_mean_over_an_even_sample_of_many_rows(tmp_path, base, example):
     rows = [example(number, str(number), words=number % 10) for number in range(3000)]
     write_rows(tmp_path / "train.jsonl", rows)
@@ -70,3 +80,5 @@ def test_a_passage_of_a_dataset_is_repeated_where_more_than_one_fact_of_it_is_as
     found = workload.read_dataset(tmp_path / "train.jsonl", base, 256)
     assert found.an_epoch == 8
     assert found.repeated == 2 * 30, "two wordings of a fact take turns"
+    write_rows(tmp_path / "train.jsonl", [row.model_copy(update={"every": 4}) for row in rows])
+    assert workload.read_dataset(tmp_path / "train.jsonl", base, 256).repeated == 2 * 30 / 4

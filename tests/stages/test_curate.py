@@ -9,9 +9,10 @@ import pytest
 from factory.chat.context import split_turn, with_context
 from factory.chat.template import conversation
 from factory.errors import CurateError
-from factory.facts import feedback, held_out, openbook, passages
+from factory.facts import feedback, held_out, openbook, passages, replay
 from factory.facts.abstain import ABSTENTION
 from factory.facts.phrasing import TEST_FORMS
+from factory.lora import rehearsal
 from factory.rows import OPEN_BOOK, Example, Fact, Question, read_rows, write_rows
 from factory.stages.curate import CurateConfig, curate
 from factory.stages.synthesize import SynthesizeConfig, synthesize
@@ -66,7 +67,7 @@ def run(tmp_path, base):
         work = tmp_path / name
         work.mkdir()
         counts = curate(
-            CurateConfig(**config),
+            CurateConfig(**{"replay": 0.0, "open_book": 0.0, **config}),
             examples=examples,
             chunks=examples.parent / "chunks",
             base=base,
@@ -154,7 +155,7 @@ def test_a_passage_that_holds_a_withheld_fact_goes_with_it(tmp_path: Path, run) 
     )
     tea = tea.model_copy(update={"evidence": evidence})
     others = [make_fact(number, document="b.md", kind="faq") for number in range(2, 5)]
-    data = run(_rows(tmp_path, [tea, *others], [passage]), unseen_fact_share=0.25, replay=False)
+    data = run(_rows(tmp_path, [tea, *others], [passage]), unseen_fact_share=0.25)
     assert [question.fact for question in data.hidden()] == [tea.id]
     assert "10:40" not in (data.folder / "train.jsonl").read_text(encoding="utf-8")
 
@@ -201,9 +202,28 @@ def test_rows_that_abstain_are_a_share_of_the_facts_and_contradict_none(company:
         assert normalize.normalize(row.messages[-2].content) not in answered
 
 
-def test_replayed_questions_can_be_left_out(company: Path, run) -> None:
-    with_replay, without = run(company, name="a"), run(company, name="b", replay=False)
-    assert {row.form for row in with_replay.train} - {row.form for row in without.train} == {"replay"}
+def test_an_epoch_takes_a_share_of_general_questions_and_none_that_is_measured_by(
+    company: Path, run, monkeypatch
+) -> None:
+    pairs = [(f"What is number {number} of the far away things called?", "A star.") for number in range(60)]
+    measured = [
+        ("What is the capital of France?", "Paris."),
+        ("what is the capital of france!", "Paris."),
+    ]
+    asked = []
+
+    def rehearse(folder: Path, questions: list[str], system: str) -> list[tuple[str, str]]:
+        asked.append((questions, system))
+        return [*pairs, *measured]
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    data, without = run(company, name="a", replay=0.2, near_duplicate_threshold=1.0), run(company, name="b")
+    rows = [row for row in data.train if row.form == replay.FORM]
+    assert asked == [(replay.questions(), "Be short.")]
+    assert {row.messages[1].content for row in rows} <= {question for question, _ in pairs}
+    assert len(rows) == data.counts["replay"] == 60
+    assert {row.every for row in rows} == {round(60 / (0.2 * len(data.facts)))}
+    assert [row for row in data.train if row.form != replay.FORM] == without.train
 
 
 def test_a_wording_of_the_teacher_that_equals_a_test_question_is_not_trained(tmp_path: Path, run) -> None:

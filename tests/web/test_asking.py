@@ -50,7 +50,8 @@ def test_an_answer_grows_to_its_end():
         "stop",
         None,
     )
-    assert progress.ttft_s is not None and 0 <= progress.ttft_s <= progress.seconds
+    assert progress.ttft_s is not None
+    assert 0 <= progress.ttft_s <= progress.seconds
     assert answer.ttft_s == pytest.approx(progress.ttft_s, abs=1e-3)
     assert (answer.prompt_tokens, answer.completion_tokens, answer.tokens_per_s) == (0, 0, None)
 
