@@ -123,7 +123,7 @@ def _build_form(gr: Any, queue: JobQueue) -> _Form:
             value=0,
         )
     choices = list(queue.recipes())
-    first = "quickstart" if "quickstart" in choices else next(iter(choices), None)
+    first = "documents" if "documents" in choices else next(iter(choices), None)
     recipe = gr.Radio(choices, value=first, label="Recipe", info="How to train; the documents are yours.")
     return _Form(files, preview, name, recipe, epochs, gr.Button("Train", variant="primary"))
 

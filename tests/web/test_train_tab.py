@@ -54,7 +54,7 @@ def gr():
 @pytest.fixture
 def queue(tmp_path):
     (tmp_path / "recipes").mkdir()
-    for name in ("long", "quickstart"):
+    for name in ("long", "documents"):
         (tmp_path / f"recipes/{name}.yaml").write_text(f"name: {name}\ningest: {{source: x}}\n")
     (tmp_path / "plan.md").write_text("# Plan")
     queue = JobQueue(tmp_path / "build", tmp_path, lambda *_: [sys.executable, "-c", RUN])
@@ -106,9 +106,9 @@ def test_every_event_is_private_and_every_control_has_words(page):
     assert page[1].timer.value == 2
 
 
-def test_recipes_are_chosen_by_label_and_the_quick_one_is_first(page):
+def test_recipes_are_chosen_by_label_and_the_one_for_own_documents_is_chosen_first(page):
     recipe = next(block for block in page[0].blocks.values() if getattr(block, "label", None) == "Recipe")
-    assert (recipe.value, [value for _, value in recipe.choices]) == ("quickstart", ["long", "quickstart"])
+    assert (recipe.value, [value for _, value in recipe.choices]) == ("documents", ["documents", "long"])
 
 
 def test_an_empty_queue_stops_the_timer(page):
