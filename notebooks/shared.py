@@ -61,7 +61,7 @@ SMOKE_SETTINGS = [
     "verify.answer_tokens=16",
     "verify.min_ended=0",
     "evaluate.questions=null",
-    "evaluate.general=false",
+    "evaluate.general_questions=0",
     "evaluate.rag=false",
     "evaluate.max_answer_tokens=8",
 ]

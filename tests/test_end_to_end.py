@@ -29,7 +29,7 @@ ingest: {source: documents}
 curate: {test_questions: 20, valid_questions: 10}
 train: {first_layer: 26, epochs: 2, wordings: 1, rank: 8, checkpoint_seconds: 5}
 quantize: {imatrix_tokens: 1024}
-evaluate: {general: false, rag_questions: 5}
+evaluate: {general_questions: 0, rag_questions: 5}
 """
 # What shows that a stage has done a part of its work, and not all.
 UNDER_WAY = {

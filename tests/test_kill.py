@@ -66,7 +66,7 @@ quantize: {types: [Q8_0, Q4_0], imatrix_tokens: 256}
 verify: {max_merged_difference: 9, max_f16_difference: 9, max_adapter_difference: 9, min_adapter_effect: 1e-9,
   max_divergence_8bit: 9, max_divergence_4bit: 9, min_same_top_8bit: 0, min_same_top_4bit: 0, min_ended: 0,
   prompts: 2, compared_tokens: 64, scored_tokens: 64, text_lines: 10, answer_tokens: 8}
-evaluate: {general: false, rag_questions: 4, max_answer_tokens: 4}
+evaluate: {general_questions: 0, rag_questions: 4, max_answer_tokens: 4}
 """
 NAMING = "pathlib:Path.replace"
 

@@ -13,7 +13,6 @@ from factory.lora.config import TrainConfig, choose_epochs
 from factory.pipeline import Run
 from factory.recipe import Recipe
 from factory.rows import Example, read_rows
-from factory.tasks.questions import general_questions
 
 SAMPLED_ROWS = 500
 TURN_TOKENS = 5  # what ChatML puts around a turn: <|im_start|>, role, newline, <|im_end|>, newline
@@ -57,7 +56,7 @@ def find_workload(run: Run) -> Workload:
     """Return how much there is to do: from the dataset, else guessed from the sources."""
     recipe = run.recipe
     found = store.walk_files(recipe.ingest.source)
-    questions = recipe.curate.test_questions + len(general_questions()) * recipe.evaluate.general
+    questions = recipe.curate.test_questions + recipe.evaluate.general_questions
     if own := recipe.evaluate.questions:
         questions += own.read_text(encoding="utf-8").count("\n") if own.is_file() else 0
     rows, limit = run.out / "dataset" / "train.jsonl", recipe.train.max_tokens

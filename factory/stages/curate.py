@@ -23,6 +23,7 @@ from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redac
 
 CODE_VERSION = 6
 PROBE_SIMILARITY = 0.6
+REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
 
@@ -227,7 +228,7 @@ def _replayed(base: Path, an_epoch: int, system: str) -> list[Example]:
     from factory.lora.rehearsal import rehearse
 
     probe = [question.question for question in general_questions()]
-    pairs = rehearse(base, replay.questions(), system)
+    pairs = rehearse(base, replay.questions()[: REPLAY_EPOCHS * an_epoch], system)
     firsts = near_duplicates([*probe, *(question for question, _ in pairs)], PROBE_SIMILARITY)[len(probe) :]
     kept = [pair for pair, first in zip(pairs, firsts, strict=True) if first >= len(probe)]
     return replay.examples(kept, an_epoch, system)

@@ -36,14 +36,14 @@ class EvaluateConfig(BaseModel):
     `questions` is a file of the user's own: `{"question", "answers"}` a line. It is left out when its questions
     name a `source` and none of these is a document of the corpus. `rag_questions` bounds how many are asked again
     with retrieved passages, which take longer to read, as many of each question set; `passages` is how many go into
-    a prompt. `general` and `rag` switch the general questions and the answers with retrieval, of base and adapter; an
-    answer ends after `max_answer_tokens`.
+    a prompt. `general_questions` of the 200 bundled ones are asked, too; `rag` switches the answers with retrieval, of
+    base and adapter; an answer ends after `max_answer_tokens`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     questions: Path | None = Field(default=None, exclude=True)
-    general: bool = True
+    general_questions: int = Field(default=200, ge=0, le=200)
     rag: bool = True
     rag_questions: int = Field(default=60, ge=1)
     passages: int = Field(default=1, ge=1, le=20)
@@ -121,8 +121,9 @@ def _gather(config: EvaluateConfig, dataset: Path, documents: Collection[str]) -
             len(own),
         )
     asked += kept
-    if config.general:
-        asked += question_files.general_questions()
+    general = question_files.general_questions()
+    count = min(config.general_questions, len(general))
+    asked += [general[number * len(general) // count] for number in range(count)]
     if not asked:
         raise EvaluateError(
             "There is nothing to ask: name evaluate.questions, or raise curate.test_questions"

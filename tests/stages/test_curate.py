@@ -219,10 +219,11 @@ def test_an_epoch_takes_a_share_of_general_questions_and_none_that_is_measured_b
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
     data, without = run(company, name="a", replay=0.2, near_duplicate_threshold=1.0), run(company, name="b")
     rows = [row for row in data.train if row.form == replay.FORM]
-    assert asked == [(replay.questions(), "Be short.")]
+    an_epoch = round(0.2 * len(data.facts))
+    assert asked == [(replay.questions()[: 8 * an_epoch], "Be short.")]
     assert {row.messages[1].content for row in rows} <= {question for question, _ in pairs}
     assert len(rows) == data.counts["replay"] == 60
-    assert {row.every for row in rows} == {round(60 / (0.2 * len(data.facts)))}
+    assert {row.every for row in rows} == {round(60 / an_epoch)}
     assert [row for row in data.train if row.form != replay.FORM] == without.train
 
 

@@ -23,6 +23,7 @@ from factory.stages.evaluate import (
     evaluate,
     rag_contestant,
 )
+from factory.tasks.questions import general_questions
 from factory.tasks.retrieval import Retriever
 from tests.made import make_chunks
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
@@ -181,7 +182,9 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
         )
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"question": "What is the code of gate 0?", "answers": ["4711"]}\n')
-    counts = evaluate(EvaluateConfig(general=False, questions=mine), base_name="b", system="", **folders)
+    counts = evaluate(
+        EvaluateConfig(general_questions=0, questions=mine), base_name="b", system="", **folders
+    )
     assert counts == {"questions": 5, "models": 6, "replies": 30}
     rows = [Score(**row) for row in store.read_json(folders["work"] / "scores.json")]
     found = {
@@ -226,8 +229,16 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
 def test_general_questions_and_retrieval_can_be_left_out(models, tmp_path: Path) -> None:
     folders = _inputs(tmp_path, [_question(1)])
     models["adapter"], models["b"] = Model(str), Model(str)
-    evaluate(EvaluateConfig(general=False, rag=False), base_name="b", system="", **folders)
+    evaluate(EvaluateConfig(general_questions=0, rag=False), base_name="b", system="", **folders)
     assert len(models["b"].asked) == len(models["adapter"].asked) == 1
+
+
+def test_fewer_general_questions_are_spread_over_all_of_them(models, tmp_path: Path) -> None:
+    folders = _inputs(tmp_path, [_question(1)])
+    models["adapter"], models["b"] = Model(str), Model(str)
+    evaluate(EvaluateConfig(general_questions=40, rag=False), base_name="b", system="", **folders)
+    bundled = [question.question for question in general_questions()]
+    assert models["b"].asked[1:] == bundled[::5]
 
 
 def _write_questions(path: Path, *sources: str | None) -> Path:
@@ -243,7 +254,7 @@ def test_questions_on_other_documents_are_left_out_counted_and_said(
     folders = _inputs(tmp_path, [_question(1)])
     models["adapter"], models["b"] = Model(str), Model(str)
     config = EvaluateConfig(
-        general=False, rag=False, questions=_write_questions(tmp_path / "mine.jsonl", *sources)
+        general_questions=0, rag=False, questions=_write_questions(tmp_path / "mine.jsonl", *sources)
     )
     counts = evaluate(config, base_name="b", system="", **folders)
     assert counts == {"questions": 1, "models": 2, "replies": 2, "questions_left_out": 2}
@@ -259,7 +270,7 @@ def test_sources_are_known_by_their_ends_and_named_as_the_corpus_names_them(mode
     models["adapter"], models["b"] = Model(lambda _: "x"), Model(str)
     mine = _write_questions(tmp_path / "mine.jsonl", "pump.md", "manuals/pump.md", "gone.md", None)
     counts = evaluate(
-        EvaluateConfig(general=False, rag=False, questions=mine), base_name="b", system="", **folders
+        EvaluateConfig(general_questions=0, rag=False, questions=mine), base_name="b", system="", **folders
     )
     assert counts == {"questions": 4, "models": 2, "replies": 8}
     documents = store.read_json(folders["work"] / "documents.json")
@@ -272,7 +283,9 @@ def test_a_source_that_fits_two_documents_keeps_its_name(models, tmp_path: Path)
     write_rows(folders["chunks"] / "chunks.jsonl", both)
     models["adapter"], models["b"] = Model(str), Model(str)
     mine = _write_questions(tmp_path / "mine.jsonl", "pump.md", "old/pump.md")
-    evaluate(EvaluateConfig(general=False, rag=False, questions=mine), base_name="b", system="", **folders)
+    evaluate(
+        EvaluateConfig(general_questions=0, rag=False, questions=mine), base_name="b", system="", **folders
+    )
     documents = store.read_json(folders["work"] / "documents.json")
     assert [row["document"] for row in documents] == ["old/pump.md", "pump.md"]
 
@@ -280,7 +293,7 @@ def test_a_source_that_fits_two_documents_keeps_its_name(models, tmp_path: Path)
 def test_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
     folders = _inputs(tmp_path, [])
     with pytest.raises(EvaluateError, match="nothing to ask"):
-        evaluate(EvaluateConfig(general=False), base_name="b", system="", **folders)
+        evaluate(EvaluateConfig(general_questions=0), base_name="b", system="", **folders)
 
 
 def test_a_real_base_and_adapter_are_told_apart_and_the_prepared_folder_is_used(tmp_path: Path) -> None:
@@ -296,7 +309,7 @@ def test_a_real_base_and_adapter_are_told_apart_and_the_prepared_folder_is_used(
     folders = _inputs(tmp_path, questions)
     folders["base"] = base
     folders["adapter"] = make_tiny_adapter(base, tmp_path / "trained", steps=150)
-    evaluate(EvaluateConfig(general=False), base_name=TINY_NAME, system="", **folders)
+    evaluate(EvaluateConfig(general_questions=0), base_name=TINY_NAME, system="", **folders)
     torch.set_num_threads(threads)
     found = {
         (row["model"], row["method"]): row["accuracy"]

@@ -23,7 +23,7 @@ curate: {test_questions: 10, valid_questions: 5}
 train: {first_layer: 26, wordings: 1, rank: 8}
 quantize: {types: [Q8_0], imatrix_tokens: 0}
 verify: {min_same_top_8bit: 0.5, max_divergence_8bit: 1.0}
-evaluate: {general: false, rag: false, max_answer_tokens: 8}
+evaluate: {general_questions: 0, rag: false, max_answer_tokens: 8}
 """
 HARBOUR = """# Harbour of Skerrin
 
