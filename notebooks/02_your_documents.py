@@ -8,8 +8,8 @@
 # Lines, mail, source code, and ZIP archives of these. Questions are made in English from tables, `Key: value` lines,
 # headings of FAQs and plain sentences.
 #
-# **Time**: 27 documents with 6,000 words took 14 minutes on two cores with AVX-512 and bf16 at 10 epochs; the 12 below
-# take longer, and time grows with the words. On Colab add 15 minutes to install, and its cores are slower. The cell
+# **Time**: 27 documents with 6,000 words take about 25 minutes at the 12 epochs below on two cores with AVX-512 and bf16
+# (from shorter runs), and time grows with the words. On Colab add 15 minutes to install, and its cores are slower. The cell
 # *Plan* estimates it for your folder.
 #
 # **What leaves your computer**: run on your own computer, nothing. **On Colab, your documents do: uploading them is
