@@ -8,9 +8,9 @@
 # Lines, mail, source code, and ZIP archives of these. Questions are made in English from tables, `Key: value` lines,
 # headings of FAQs and plain sentences.
 #
-# **Time**: 27 documents with 6,000 words take about 25 minutes at the 12 epochs below on two cores with AVX-512 and bf16
-# (from shorter runs), and time grows with the words. On Colab add 15 minutes to install, and its cores are slower. The cell
-# *Plan* estimates it for your folder.
+# **Time**: 27 documents with 6,000 words take about 25 minutes at the 12 epochs below on two cores with AVX-512 and
+# bf16 (from shorter runs), and time grows with the words. On Colab add 15 minutes to install, and its cores are slower.
+# The cell *Plan* estimates it for your folder.
 #
 # **What leaves your computer**: run on your own computer, nothing. **On Colab, your documents do: uploading them is
 # leaving your computer**, and what you keep on Drive stays there. Ask who owns the documents before you upload them.
