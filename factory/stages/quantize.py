@@ -12,7 +12,7 @@ from factory import hardware, store
 from factory.errors import QuantizeError
 from factory.progress import Progress
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 REPORT = "quantize.json"
 F16_FILE, ADAPTER_FILE, IMATRIX_FILE = "model-F16.gguf", "adapter.gguf", "imatrix.npz"
 SPARE_BYTES = 64 << 20

@@ -14,7 +14,7 @@ from factory.progress import Progress
 if TYPE_CHECKING:
     from factory.weights.file_judge import FileJudge
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 F16_FILE, ADAPTER_FILE = "model-F16.gguf", "adapter.gguf"
 
 

@@ -9,7 +9,7 @@ import transformers
 
 from factory.chat.template import conversation, encode_prompt, render
 from factory.errors import ArtifactError
-from factory.rows import Example, Message, Question, read_rows
+from factory.rows import OPEN_BOOK, Example, Message, Question, read_rows
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,15 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> Conversation:
 def read_messages(path: Path, system: str = "") -> Iterator[tuple[Message, ...]]:
     """Yield the conversations of a file of examples, or of questions with their first accepted answer.
 
-    Questions that must be abstained from have no answer and are left out; a missing file holds nothing.
+    Of examples only those that ask for facts without passages count, if there are any. Questions that must be abstained
+    from have no answer and are left out; a missing file holds nothing.
     """
     if not path.exists():
         return
     try:
-        rows = [row.messages for row in read_rows(path, Example)]
+        examples = list(read_rows(path, Example))
+        on_facts = [row for row in examples if row.facts and row.form != OPEN_BOOK]
+        rows = [row.messages for row in on_facts or examples]
     except ArtifactError:
         asked = [row for row in read_rows(path, Question) if row.answers]
         rows = [conversation(row.question, row.answers[0], system) for row in asked]

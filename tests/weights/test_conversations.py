@@ -1,5 +1,5 @@
 from factory.chat.template import conversation
-from factory.rows import Example, Question, write_rows
+from factory.rows import OPEN_BOOK, Example, Question, write_rows
 from factory.weights.conversations import encode, load_tokenizer, read_messages, spread
 
 
@@ -16,6 +16,17 @@ def test_examples_and_questions_are_read_alike(tmp_path):
     assert list(read_messages(tmp_path / "examples.jsonl")) == [example.messages]
     assert list(read_messages(tmp_path / "questions.jsonl", "S")) == [example.messages]
     assert list(read_messages(tmp_path / "none.jsonl")) == []
+
+
+def test_examples_on_facts_are_read_alone_where_there_are_any(tmp_path):
+    fact = Example(id="1", form="tell", messages=conversation("Q?", "A.", "S"), facts=("a",))
+    general = fact.model_copy(update={"id": "2", "form": "replay", "facts": ()})
+    below = fact.model_copy(update={"id": "3", "form": OPEN_BOOK, "messages": conversation("P\n\nQ?", "A.")})
+    write_rows(tmp_path / "all.jsonl", [general, below, fact])
+    write_rows(tmp_path / "general.jsonl", [general, general])
+
+    assert list(read_messages(tmp_path / "all.jsonl")) == [fact.messages]
+    assert list(read_messages(tmp_path / "general.jsonl")) == [general.messages] * 2
 
 
 def test_a_prompt_is_the_beginning_of_its_conversation(tiny_base):
