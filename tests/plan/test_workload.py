@@ -46,14 +46,14 @@ def test_an_empty_dataset_is_no_work(tmp_path, base):
 
 
 def test_a_fresh_run_is_guessed_from_its_sources(make_run):
-    found = workload.find_workload(make_run("train.epochs=5", "train.max_tokens=99"))
+    found = workload.find_workload(make_run("curate.open_book=0", "train.epochs=5", "train.max_tokens=99"))
     assert found.rows.an_epoch == 8000 // workload.BYTES_A_FACT
     assert found.rows.total == found.rows.an_epoch * 5 * workload.GUESSED_TOKENS
     assert (found.files, found.rows.longest, found.rows.repeated) == (1, 99, 0)
 
 
 def test_rows_below_passages_are_guessed_as_long_as_they_may_be_and_passages_as_asked_about_often(make_run):
-    plain = workload.find_workload(make_run("train.epochs=2")).rows
+    plain = workload.find_workload(make_run("curate.open_book=0", "train.epochs=2")).rows
     found = workload.find_workload(
         make_run("train.epochs=2", "curate.open_book=0.5", "curate.open_book_tokens=200")
     ).rows
