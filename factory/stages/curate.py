@@ -15,14 +15,12 @@ from factory.facts import abstain, card, feedback, held_out, openbook, replay
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
-from factory.tasks.questions import general_questions
 from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
 CODE_VERSION = 6
-PROBE_SIMILARITY = 0.6
 REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
@@ -219,19 +217,13 @@ def _without_duplicates(rows: Sequence[Example], threshold: float) -> list[Examp
 
 
 def _replayed(base: Path, an_epoch: int, system: str) -> list[Example]:
-    """Return rows with general questions and the base's own answers, of which an epoch takes about so many.
-
-    What the base asks itself may be what its general knowledge is measured by: that is left out.
-    """
+    """Return rows with general questions and the base's own answers, of which an epoch takes about so many."""
     if not an_epoch:
         return []
     from factory.lora.rehearsal import rehearse
 
-    probe = [question.question for question in general_questions()]
-    pairs = rehearse(base, replay.questions()[: REPLAY_EPOCHS * an_epoch], system)
-    firsts = near_duplicates([*probe, *(question for question, _ in pairs)], PROBE_SIMILARITY)[len(probe) :]
-    kept = [pair for pair, first in zip(pairs, firsts, strict=True) if first >= len(probe)]
-    return replay.examples(kept, an_epoch, system)
+    questions = replay.questions()[: REPLAY_EPOCHS * an_epoch]
+    return replay.examples(rehearse(base, questions, system), an_epoch, system)
 
 
 def _open_book(

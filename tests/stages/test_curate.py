@@ -202,26 +202,22 @@ def test_rows_that_abstain_are_a_share_of_the_facts_and_contradict_none(company:
         assert normalize.normalize(row.messages[-2].content) not in answered
 
 
-def test_an_epoch_takes_a_share_of_general_questions_and_none_that_is_measured_by(
+def test_an_epoch_takes_a_share_of_general_questions_answered_as_the_base_does(
     company: Path, run, monkeypatch
 ) -> None:
     pairs = [(f"What is number {number} of the far away things called?", "A star.") for number in range(60)]
-    measured = [
-        ("What is the capital of France?", "Paris."),
-        ("what is the capital of france!", "Paris."),
-    ]
     asked = []
 
     def rehearse(folder: Path, questions: list[str], system: str) -> list[tuple[str, str]]:
         asked.append((questions, system))
-        return [*pairs, *measured]
+        return pairs
 
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
     data, without = run(company, name="a", replay=0.2, near_duplicate_threshold=1.0), run(company, name="b")
     rows = [row for row in data.train if row.form == replay.FORM]
     an_epoch = round(0.2 * len(data.facts))
     assert asked == [(replay.questions()[: 8 * an_epoch], "Be short.")]
-    assert {row.messages[1].content for row in rows} <= {question for question, _ in pairs}
+    assert [(row.messages[1].content, row.messages[2].content) for row in rows] == pairs
     assert len(rows) == data.counts["replay"] == 60
     assert {row.every for row in rows} == {round(60 / an_epoch)}
     assert [row for row in data.train if row.form != replay.FORM] == without.train
