@@ -18,7 +18,7 @@ def questions() -> list[str]:
 
 def examples(pairs: Sequence[tuple[str, str]], an_epoch: int, system: str) -> list[Example]:
     """Return a training row for each question with its answer, of which an epoch takes about so many."""
-    every = max(1, round(len(pairs) / an_epoch)) if an_epoch else 1
+    every = max(1, round(len(pairs) / an_epoch))
     return [
         Example(
             id=store.hash_json(["replay", question])[:16],
