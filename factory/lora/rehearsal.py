@@ -7,7 +7,7 @@ Huang et al., ACL 2024). Knows a base; not what is trained.
 from collections.abc import Sequence
 from pathlib import Path
 
-from factory import store
+from factory import hardware, store
 from factory.chat.template import conversation, encode_prompt, end_of_turn_id
 from factory.lora import attach
 from factory.lora.step import greedy
@@ -26,6 +26,7 @@ def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[st
     kept = base / f"rehearsal-{key}.json"
     if not kept.is_file():
         store.write_json(kept, _answer(base, questions, system))
+        hardware.release_memory()
     return [(question, answer) for question, answer in store.read_json(kept)]
 
 
