@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 
+from factory import hardware
 from factory.errors import TrainError
 from factory.lora import checkpoint, distributed, flops, shortage
 from factory.lora.adapter import parameter_groups
@@ -360,6 +361,7 @@ class Loop:
             self.model.eval()
             with shortage.refused("while recall was measured"):
                 recall = self._measure_recall()
+            hardware.release_memory()
             self.model.train()
         return float(distributed.from_main(recall))
 

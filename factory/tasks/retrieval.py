@@ -6,9 +6,11 @@ Knows chunks and words; not who answers with what it finds.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bm25s
 import numpy as np
+import Stemmer
 
 from factory.chat.context import chunk_text, with_context
 from factory.errors import UsageError
@@ -28,19 +30,28 @@ class Hit:
 
 
 class Index:
-    """A BM25 index over texts."""
+    """A BM25 index over texts, by the stems of English words.
+
+    `k1` and `b` are Anserini's (Yang et al., JDIQ 2018): passages are short, so their length counts little.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         """Build the index in memory; there must be a text."""
         self._size = len(texts)
-        self._index = bm25s.BM25()
-        self._index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+        self._index = bm25s.BM25(k1=0.9, b=0.4)
+        self._index.index(_stems(texts), show_progress=False)
 
     def find(self, question: str, count: int) -> list[tuple[int, float]]:
         """Return the numbers of the best texts with their scores, best first; a score of 0 shares no word."""
-        query = bm25s.tokenize(question, stopwords="en", show_progress=False)
-        found, scores = self._index.retrieve(query, k=min(count, self._size), show_progress=False)
+        found, scores = self._index.retrieve(
+            _stems([question]), k=min(count, self._size), show_progress=False
+        )
         return [(int(number), float(score)) for number, score in zip(found[0], scores[0], strict=True)]
+
+
+def _stems(texts: Sequence[str]) -> Any:
+    stemmer = Stemmer.Stemmer("english")  # one a call: two threads may not use the same
+    return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
 
 
 class Retriever:

@@ -36,6 +36,7 @@ def found(retriever: Retriever, question: str, count: int = 2) -> list[str]:
         ("Which lamp colour?", "green"),
         ("What does the leave policy give me?", "27 days"),
         ("holidays", "27 days"),
+        ("Which pumps are running, and at what bars?", "12 bar"),
     ],
 )
 def test_the_best_chunk_comes_first(retriever: Retriever, question: str, expected: str) -> None:

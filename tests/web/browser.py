@@ -150,6 +150,14 @@ class Watched:
         ]
 
 
+def open_playground(page, url):
+    """Open the Compare tab and wait until all of it is drawn: gradio draws a page part by part."""
+    page.goto(url)
+    page.locator("#question").get_by_role("textbox").wait_for()
+    for drawn in (page.locator("[role=status]").nth(5), page.locator("[data-group]").first):
+        drawn.wait_for(state="attached")
+
+
 def ask(page, question):
     """Type a question in the Compare tab and press Enter."""
     box = page.locator("#question").get_by_role("textbox")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.browser import Watched, closed_loops, running_browser, running_site
+from tests.web.browser import Watched, closed_loops, open_playground, running_browser, running_site
 from tests.web.model_stub import ADAPTER, BASE, Voice, make_router, running_stub
 
 SCREENSHOTS = "ADAPTER_FACTORY_SCREENSHOTS"
@@ -61,8 +61,7 @@ def page(site, chromium, watched, request):
     with chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
         watched.watch(page)
-        page.goto(f"{site.url}/ui/")
-        page.locator("#question").get_by_role("textbox").wait_for()
+        open_playground(page, f"{site.url}/ui/")
         yield page
         keep_screenshot(page, request.node.name)
     assert watched.foreign == []

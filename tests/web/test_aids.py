@@ -93,7 +93,6 @@ class TestNames:
 
 def test_a_status_line_stays_the_same_element_while_its_text_changes(page):
     page.evaluate("window.kept = [...document.querySelectorAll('[role=status]')]")
-    assert page.evaluate("kept.length") >= 6
     for question in ("Said once?", "Said twice?"):
         ask(page, question)
         for pane in (1, 2):

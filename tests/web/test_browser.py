@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from factory.facts.feedback import examples
 from factory.feedback import _answers, _said
-from tests.web.browser import answers, ask, choose, status, unfold
+from tests.web.browser import answers, ask, choose, open_playground, status, unfold
 from tests.web.model_stub import ADAPTER, BASE
 
 pytestmark = [
@@ -110,7 +110,7 @@ class TestCompare:
         waits = []
         while len(waits) < TRIES and (not waits or min(waits) > PROMPT_S):
             again = page.context.new_page()
-            again.goto(f"{site.url}/ui/")
+            open_playground(again, f"{site.url}/ui/")
             calls = start_two(again, stub)
             since = time.monotonic()
             again.close()

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.web.browser import answers, ask, choose, open_tab, press_until_focused, status
+from tests.web.browser import answers, ask, choose, open_playground, open_tab, press_until_focused, status
 from tests.web.conftest import EVIL, keep_screenshot
 from tests.web.model_stub import ADAPTER, BASE
 
@@ -159,8 +159,7 @@ class TestLook:
     def test_text_is_readable_in_the_dark(self, page, site, watched, request):
         page = page.context.new_page()  # leaving a page that still loads would be a complaint
         watched.watch(page)
-        page.goto(f"{site.url}/ui/?__theme=dark")
-        page.locator("#question").get_by_role("textbox").wait_for()
+        open_playground(page, f"{site.url}/ui/?__theme=dark")
         back, front = page.evaluate(
             "[getComputedStyle(document.querySelector('gradio-app')).backgroundColor,"
             " getComputedStyle(document.querySelector('.status p')).color]"
