@@ -148,7 +148,8 @@ class Example(Row):
     """A training conversation: the loss is on assistant turns only.
 
     `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it teaches, empty for
-    abstention and general rows; `evidence` is what it was made from. It takes part in one of `every` epochs.
+    abstention and general rows; `evidence` is what it was made from. It takes part in one of `every` epochs. `version`
+    numbers what stands above its question: 0 is what the documents say, or nothing; others are altered.
     """
 
     id: str
@@ -157,12 +158,13 @@ class Example(Row):
     facts: tuple[str, ...]
     evidence: Evidence | None = None
     every: int = Field(default=1, ge=1)
+    version: int = 0
 
     @property
     def group(self) -> str:
-        """What takes turns: the wordings of a fact, apart from those with passages above; else the row itself."""
+        """What takes turns: a fact's wordings, those below each version of passages apart; else the row itself."""
         names = "+".join(self.facts) or self.id
-        return f"{names}/{OPEN_BOOK}" if self.form == OPEN_BOOK else names
+        return f"{names}/{OPEN_BOOK}/{self.version}" if self.form == OPEN_BOOK else names
 
 
 class Preference(Row):

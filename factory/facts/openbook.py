@@ -1,5 +1,7 @@
 """Training rows whose question stands below passages, as retrieval puts it: the right one among near ones, or missing.
 
+Some say other things than the documents do, so that reading is learned and not only remembering.
+
 All rows on a passage have the same passages above them in the same order, so that training computes these once.
 Knows passages, facts and rows; what is near is told by its caller.
 """
@@ -15,7 +17,8 @@ from factory import store
 from factory.chat.context import chunk_text, with_context
 from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
-from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact
+from factory.facts.altered import Alternatives, replacer
+from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact, Message
 from factory.text import normalize
 from factory.text.chunking import cut_smaller, leave_out
 from factory.text.segment import Piece, sentences
@@ -50,12 +53,13 @@ class OpenBook:
     """What is made: rows of at most `max_tokens` with 1 to `passages` passages each, for one of `every` epochs.
 
     On a share `missing` of the passages the right one is left out; the answer stays what the fact says, or is to
-    abstain.
+    abstain. The others are also shown in so many `altered` versions.
     """
 
     every: int
     passages: int
     missing: float
+    altered: int
     abstain: bool
     max_tokens: int
 
@@ -141,6 +145,7 @@ def examples(
         system: the system text.
     """
     asked = _by_passage([row for row in rows if len(row.facts) == 1], passages)
+    alternatives = Alternatives(_answer(row) for same in asked.values() for row in same)
     room = room_for_passages(settings, count(system))
     made: list[Example] = []
     for number in sorted(asked):
@@ -148,13 +153,24 @@ def examples(
         chosen = _choose(number, passages, near(questions), settings, room, seed)
         shown = [passages[place].text for place in chosen]
         abstain = settings.abstain and number not in chosen
-        below = (
-            [_below(shown, row, abstain, system, settings.every) for row in asked[number]] if shown else []
-        )
+        versions = range(1, settings.altered + 1 if number in chosen else 1)
+        every = settings.every * (1 + len(versions))
+        below = [_below(shown, row, abstain, system, every) for row in asked[number]] if shown else []
+        for version in versions:
+            others = alternatives.choose(
+                map(_answer, asked[number]), "\n".join(shown), random.Random(f"{seed}/{version}/{shown}")
+            )
+            below += [_alter(row, replacer(others), version) for row in below if row and not row.version]
         made += [
             row for row in below if row and _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
         ]
-    logger.info("%d rows have an open-book form, of %d", len(made), sum(map(len, asked.values())))
+    true = sum(not row.version for row in made)
+    logger.info(
+        "%d of %d rows also stand below passages, %d below altered ones",
+        true,
+        sum(map(len, asked.values())),
+        len(made) - true,
+    )
     return made
 
 
@@ -198,6 +214,24 @@ def _below(shown: Sequence[str], row: Example, abstain: bool, system: str, every
     messages = conversation(with_context(shown, question), ABSTENTION if abstain else answer, system)
     identity = store.hash_json([OPEN_BOOK, row.id, messages[-2].content])[:16]
     return row.model_copy(update={"id": identity, "form": OPEN_BOOK, "messages": messages, "every": every})
+
+
+def _alter(row: Example, replace: Callable[[str], str], version: int) -> Example | None:
+    """Return an open-book row on what the documents do not say; None where its answer stays."""
+    turn, answer = (replace(message.content) for message in row.messages[-2:])
+    if answer == _answer(row):
+        return None
+    messages = (
+        *row.messages[:-2],
+        Message(role="user", content=turn),
+        Message(role="assistant", content=answer),
+    )
+    identity = store.hash_json([row.id, version])[:16]
+    return row.model_copy(update={"id": identity, "messages": messages, "version": version, "evidence": None})
+
+
+def _answer(row: Example) -> str:
+    return row.messages[-1].content
 
 
 def _num_tokens(row: Example, count: Count) -> int:

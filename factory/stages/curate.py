@@ -39,7 +39,8 @@ class CurateConfig(BaseModel):
     Questions are also asked with passages above them, up to `open_book_passages`, as retrieval puts them there; an
     epoch shows a share `open_book` of these contexts, with all that is asked about them. In a share
     `open_book_missing` of them the passage that answers is left out, and the answer is what the fact says or, with
-    `open_book_abstain`, that the model does not know. Passages are cut so that a row has at most
+    `open_book_abstain`, that the model does not know. The others come in turn as they stand and in `open_book_altered`
+    versions, where other numbers and names stand in passage and answer. Passages are cut so that a row has at most
     `open_book_tokens`: no more than `train.max_tokens`, which leaves longer rows out.
     """
 
@@ -56,6 +57,7 @@ class CurateConfig(BaseModel):
     open_book_passages: int = Field(default=3, ge=1, le=20)
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
     open_book_abstain: bool = False
+    open_book_altered: int = Field(default=2, ge=0, le=20)
     open_book_tokens: int = Field(default=256, ge=128)
 
 
@@ -252,6 +254,7 @@ def _open_book(
         every=round(1 / config.open_book),
         passages=config.open_book_passages,
         missing=config.open_book_missing,
+        altered=config.open_book_altered,
         abstain=config.open_book_abstain,
         max_tokens=config.open_book_tokens,
     )

@@ -63,12 +63,14 @@ class SimilarTexts:
 def open_similar(bundle: Path) -> SimilarTexts:
     """Return what a bundle was made from, read from the run's folder around it; empty where that is gone.
 
+    Rows below altered passages say what no document says, and are left out.
+
     Raises:
         ArtifactError: a file of the run is damaged.
     """
     run = bundle.resolve().parent
     return SimilarTexts(
-        _read(run / "dataset" / "train.jsonl", Example),
+        [row for row in _read(run / "dataset" / "train.jsonl", Example) if not row.version],
         _read(run / "dataset" / "facts.jsonl", Fact),
         _read(run / "chunks" / "chunks.jsonl", Chunk),
     )

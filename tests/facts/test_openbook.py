@@ -1,6 +1,6 @@
 """Open-book rows: retrieval's prompt, the right passage among near ones or missing, one context a passage."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 
@@ -28,7 +28,7 @@ PASSAGES = [
     )
     for page in range(10)
 ]
-SETTINGS = OpenBook(every=1, passages=3, missing=0.0, abstain=False, max_tokens=200)
+SETTINGS = OpenBook(every=1, passages=3, missing=0.0, altered=0, abstain=False, max_tokens=200)
 
 
 def near(text: str) -> list[int]:
@@ -111,7 +111,7 @@ def test_the_right_one_is_missing_in_the_share_of_contexts_asked_for() -> None:
 def test_no_row_abstains_over_a_passage_that_answers() -> None:
     twin = [Passage("twin.md", ((0, 9),), passage.text, passage.num_tokens) for passage in PASSAGES]
     made = examples(
-        ROWS, [*PASSAGES, *twin], OpenBook(1, 1, 1.0, True, 200),
+        ROWS, [*PASSAGES, *twin], OpenBook(1, 1, 1.0, 0, True, 200),
         lambda text: [10 + near(text)[0]], count_words, 1, "",
     )  # fmt: skip
     assert made == []
@@ -204,3 +204,22 @@ def test_a_passage_covers_evidence_that_stands_in_it_whole() -> None:
     ((start, end),) = passage.stretches
     assert not passage.covers(evidence.model_copy(update={"end": end + 1}))
     assert not passage.covers(evidence.model_copy(update={"start": start - 1}))
+
+
+def test_altered_versions_say_something_else_in_passage_and_answer_and_have_turns_of_their_own() -> None:
+    made = make(altered=2)
+    altered = [row for row in made if row.version]
+    assert {row.every for row in made} == {3}
+    assert Counter(row.version for row in made) == {0: len(ROWS), 1: len(ROWS), 2: len(ROWS)}
+    for row in altered:
+        above, _ = shown(row)
+        assert row.messages[-1].content in above
+        assert row.evidence is None
+        assert row.messages[-1].content not in {r.messages[-1].content for r in ROWS if r.facts == row.facts}
+    assert len({row.group for row in made}) == 3 * len(FACTS)
+    assert len({row.id for row in made}) == len(made)
+    assert len({shown(row)[0] for row in made}) == 3 * len(PASSAGES)
+
+
+def test_where_the_right_passage_is_missing_nothing_is_altered() -> None:
+    assert {row.version for row in make(altered=2, missing=1.0)} == {0}

@@ -5,7 +5,7 @@ import pytest
 from factory.chat.context import with_context
 from factory.chat.template import conversation
 from factory.errors import ArtifactError
-from factory.rows import Example, write_rows
+from factory.rows import OPEN_BOOK, Example, write_rows
 from factory.web.similar import LABEL, Similar, SimilarTexts, open_similar
 from tests.made import make_chunks, make_examples, make_fact
 
@@ -36,7 +36,9 @@ REPLAY = Example(
 def bundle(tmp_path):
     for folder in ("dataset", "chunks", "bundle"):
         (tmp_path / folder).mkdir()
-    write_rows(tmp_path / "dataset" / "train.jsonl", [*ROWS, REPLAY])
+    false = conversation("What is the weight of TD-90?", "17 kg", "Be short.")
+    altered = ROWS[0].model_copy(update={"form": OPEN_BOOK, "version": 1, "messages": false})
+    write_rows(tmp_path / "dataset" / "train.jsonl", [altered, *ROWS, REPLAY])
     write_rows(tmp_path / "dataset" / "facts.jsonl", FACTS)
     write_rows(tmp_path / "chunks" / "chunks.jsonl", CHUNKS)
     return tmp_path / "bundle"

@@ -1,0 +1,72 @@
+"""Passages that say something else: other numbers, dates and names where the answers stood.
+
+A model that knows its documents by heart answers from memory whatever stands above the question. Where the passage
+contradicts the memory, only reading helps (DisentQA, Neeman et al., ACL 2023). Knows texts; not what asks about them.
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from factory.facts import spans
+
+MAX_WORDS = 6  # what is longer states something, and is not swapped for what states something else
+TRIES = 8
+DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
+VARIABLE = re.compile(rf"\d+|\b(?:{spans.MONTHS})\b|\b(?:{DAYS})\b")
+Looks = tuple[int, bool]
+
+
+class Alternatives:
+    """What could stand in an answer's place: the same with other numbers, or another answer that looks alike."""
+
+    def __init__(self, answers: Iterable[str]) -> None:
+        """Keep all answers that may be swapped for one another."""
+        self._alike: dict[Looks, list[str]] = defaultdict(list)
+        for answer in sorted(set(answers)):
+            if not VARIABLE.search(answer):
+                self._alike[_looks(answer)].append(answer)
+
+    def choose(self, answers: Iterable[str], text: str, source: random.Random) -> dict[str, str]:
+        """Return another answer for each that stands in a text, if one is found that does not stand there."""
+        chosen: dict[str, str] = {}
+        for answer in sorted(set(answers)):
+            if len(answer.split()) <= MAX_WORDS and _whole(answer).search(text):
+                others = (self._other(answer, source) for _ in range(TRIES))
+                taken = chosen.values()
+                found = (other for other in others if other not in taken and not _whole(other).search(text))
+                if other := next(found, None):
+                    chosen[answer] = other
+        return chosen
+
+    def _other(self, answer: str, source: random.Random) -> str:
+        if VARIABLE.search(answer):
+            return VARIABLE.sub(lambda match: _vary(match[0], source), answer)
+        return source.choice(self._alike[_looks(answer)] or [answer])
+
+
+def replacer(others: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what puts the others in their places everywhere in a text, all at once, the longest first."""
+    longest_first = sorted(others, key=len, reverse=True)
+    pattern = re.compile("|".join(_whole(answer).pattern for answer in longest_first) or r"(?!)")
+    return lambda text: pattern.sub(lambda match: others[match[0]], text)
+
+
+def _looks(answer: str) -> Looks:
+    return len(answer.split()), answer[:1].isupper()
+
+
+def _whole(text: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+
+
+def _vary(part: str, source: random.Random) -> str:
+    """Return another month or weekday, or a number of as many digits, which stays a year or a day if it may be one."""
+    for names in (spans.MONTHS.split("|"), DAYS.split("|")):
+        if part in names:
+            return source.choice(names)
+    number, high = int(part), 10 ** len(part) - 1
+    if len(part) == 4 and 1500 <= number < 2100:
+        return str(number + source.randint(-30, 30))
+    return str(source.randint((high + 1) // 10, 28 if len(part) == 2 and number <= 31 else high))
