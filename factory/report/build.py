@@ -17,7 +17,6 @@ from factory.artifacts import RECORD, read_record
 from factory.bundle.manifest import MANIFEST, BundleFile, Gate, all_files, read_manifest
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
-    Conflict,
     DocumentLoss,
     FileSize,
     LossPoint,
@@ -96,7 +95,6 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
         gates=tuple(gates),
         stages=tuple(StageTime.model_validate(stage) for stage in stages),
         quarantined=tuple(found.lines("corpus/quarantine.jsonl", QuarantinedFile)),
-        conflicts=tuple(found.lines("examples/conflicts.jsonl", Conflict)),
         files=tuple(found.attempt(f"bundle/{MANIFEST}", _bundle_files, [])),
         left_out=bundle.left_out if bundle else (),
         sizes=_sizes(found, scores),

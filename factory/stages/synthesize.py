@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.backends.registry import TeacherConfig, open_teacher
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
 from factory.facts import extract, feedback, passages
-from factory.facts.conflicts import Conflict, Rule, dates_of, settle
 from factory.facts.extract import Draft
 from factory.facts.loose import LooseAsker
 from factory.facts.phrasing import TEST_FORMS, Ask, answer_of
@@ -28,7 +27,7 @@ from factory.rows import Chunk, Example, Fact, read_rows, write_rows
 from factory.text import normalize, versions
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 8
+CODE_VERSION = 7
 
 
 class SynthesizeConfig(BaseModel):
@@ -36,31 +35,19 @@ class SynthesizeConfig(BaseModel):
 
     `max_facts_per_document` keeps one large table from filling the dataset. Each fact is asked for in whole sentences
     and in up to `loose_wordings` questions of some of its words and its document's title; training takes the first
-    `train.wordings` of all. Where documents answer the same question differently, `conflicts` says who is believed: the
-    `newest` by the day that they state, the one in the first of `folders`, or `none`; `ask` stops there. What is
-    settled by none of this is asked in words that tell the documents apart, or not at all. `passages` adds rows that
-    retell the documents sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the
-    machine unless it is an endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line, as
-    `factory learn-from-feedback` writes it; its rows are trained on and never tested.
+    `train.wordings` of all. `passages` adds rows that retell the documents
+    sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the machine unless it is an
+    endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
+    as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
     loose_wordings: int = Field(default=8, ge=0, le=100)
-    conflicts: Rule = "newest"
-    folders: tuple[str, ...] = ()
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
-
-    @model_validator(mode="after")
-    def _check(self) -> "SynthesizeConfig":
-        if (self.conflicts == "folders") != bool(self.folders):
-            raise ValueError(
-                "folders is given if conflicts is 'folders', and only then: list the most trusted first"
-            )
-        return self
 
 
 def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Path) -> dict[str, Any]:
@@ -71,15 +58,7 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     """
     rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
     current, superseded = versions.split(rows)
-    stated, conflicts = settle(
-        list(_capped(current, config.max_facts_per_document)),
-        dates_of(current),
-        config.conflicts,
-        config.folders,
-    )
-    if conflicts and config.conflicts == "ask":
-        raise SynthesizeError(_ask(conflicts))
-    drafts, refused = _consistent(stated)
+    drafts, refused = _consistent(_capped(current, config.max_facts_per_document))
     if not drafts:
         raise SynthesizeError(
             f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "
@@ -100,7 +79,6 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
     examples, num_replaced = _without_contradicted(examples, told)
     unique = {example.id: example for example in [*examples, *told]}
     write_rows(work / "facts.jsonl", [draft.fact for draft in drafts])
-    write_rows(work / "conflicts.jsonl", conflicts)
     write_rows(work / "examples.jsonl", unique.values())
     counts = {
         "facts": len(drafts),
@@ -109,18 +87,8 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         "examples_by_form": dict(Counter(example.form for example in unique.values())),
         "refused": refused,
         "superseded_documents": superseded,
-        "conflicts": len(conflicts),
     }
     return counts | ({"feedback": len(told), "replaced_by_feedback": num_replaced} if told else {})
-
-
-def _ask(conflicts: Sequence[Conflict]) -> str:
-    first = conflicts[0]
-    said = "; ".join(f"{claim.document} says {claim.answer!r}" for claim in first.claims)
-    return (
-        f"{len(conflicts)} question(s) have different answers in different documents, the first is {first.question!r}: "
-        f"{said}; correct the documents, or set synthesize.conflicts to newest, folders or none"
-    )
 
 
 def _without_contradicted(rows: Sequence[Example], told: Sequence[Example]) -> tuple[list[Example], int]:

@@ -171,16 +171,6 @@ def make_gates(failing=()):
     ]
 
 
-CONFLICT = {
-    "question": "What does a TD-40 cost?",
-    "claims": [
-        {"document": "archive/prices.xlsx", "answer": "£770", "date": "2024-03-01"},
-        {"document": "sales/prices.xlsx", "answer": "£810", "date": ""},
-    ],
-    "believed": None,
-}
-
-
 def write_run(out, failing=()):
     """Write everything a finished run leaves, but the bundle."""
     write_record(
@@ -206,7 +196,6 @@ def write_run(out, failing=()):
     )
     write_record(out / "chunks", {"documents": 61, "chunks": 512, "tokens": 61_204, "largest_tokens": 256})
     write_record(out / "examples", {"facts": 2210, "examples": 15_311, "facts_by_kind": {"table": 1400}})
-    write_lines(out / "examples/conflicts.jsonl", [CONFLICT])
     write_record(
         out / "dataset",
         {

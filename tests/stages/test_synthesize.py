@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from factory.backends.registry import TeacherConfig
 from factory.errors import BackendError, SynthesizeError
-from factory.facts.conflicts import Conflict
 from factory.facts.phrasing import REVERSE_FORMS
 from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
 from factory.stages import synthesize as stage
@@ -198,39 +196,3 @@ def test_a_teacher_adds_wordings_and_a_second_run_asks_it_no_more(tmp_path: Path
         "Which figure is right here - How much does TD-40 cost?": "£770",
         "Which figure is right here - How much does TD-90 cost?": "£2,140",
     }
-
-
-def _disagreeing() -> list[Chunk]:
-    made = []
-    for path, price, date in (("archive/p.md", "£770", "2024-03-01"), ("sales/p.md", "£810", "2026-02-03")):
-        table = (("Model", "Price"), ("TD-40", price))
-        rows = make_chunks(table, path=path, title="Price list")
-        made += [row.model_copy(update={"metadata": {"date": date}}) for row in rows]
-    return made
-
-
-def test_of_two_documents_that_disagree_the_newest_is_taught_and_both_are_listed(tmp_path: Path) -> None:
-    facts, rows, counts = _run(tmp_path, _disagreeing())
-    assert [fact.answer for fact in facts] == ["£810"]
-    assert not [row for row in rows if "£770" in str(row.messages)]
-    (conflict,) = read_rows(tmp_path / "work" / "conflicts.jsonl", Conflict)
-    assert (conflict.believed, counts["conflicts"]) == ("£810", 1)
-
-
-def test_what_nothing_settles_is_not_asked_in_words_that_fit_both(tmp_path: Path) -> None:
-    _, rows, counts = _run(tmp_path, _disagreeing(), conflicts="none")
-    assert counts["conflicts"] == 1
-    assert {row.messages[-1].content for row in rows} == {"TD-40"}
-
-
-def test_one_can_be_asked_instead_and_is_told_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        SynthesizeError, match=r"1 question.*archive/p\.md says '£770'.*synthesize\.conflicts"
-    ):
-        _run(tmp_path, _disagreeing(), conflicts="ask")
-
-
-def test_folders_come_with_their_rule_only() -> None:
-    for wrong in ({"conflicts": "folders"}, {"folders": ("sales",)}):
-        with pytest.raises(ValidationError, match="most trusted first"):
-            SynthesizeConfig(**wrong)
