@@ -147,9 +147,10 @@ class Message(Row):
 class Example(Row):
     """A training conversation: the loss is on assistant turns only.
 
-    `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it teaches, empty for
-    abstention and general rows; `evidence` is what it was made from. It takes part in one of `every` epochs. `version`
-    numbers what stands above its question: 0 is what the documents say, or nothing; others are altered.
+    `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it asks for, empty for
+    abstention and general rows; `evidence` is where its answer stands. It takes part in one of `every` epochs.
+    `version` numbers what stands above its question: 0 is what the documents say, or nothing; others are altered, and
+    so are their answers, which stand in no document.
     """
 
     id: str

@@ -87,8 +87,8 @@ def model_card(manifest: Manifest, story: Story) -> str:
         "## Where the training rows come from",
         "\n".join(f"- {COUNTS[key]}: {story.dataset[key]}" for key in COUNTS if key in story.dataset)
         or "- not recorded",
-        "Every row on a fact points at the bytes of the source file it was made from; rows that teach to abstain or "
-        "keep general ability have no source.",
+        "Every row that answers as a document does points at the bytes of its source file; rows that teach to abstain, "
+        "to keep general ability, or to read passages whose numbers and names were altered have no source.",
         "## Files",
         _file_table(manifest, story.mixes),
         "## Checks",

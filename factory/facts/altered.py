@@ -14,8 +14,13 @@ from factory.facts import spans
 MAX_WORDS = 6  # what is longer states something, and is not swapped for what states something else
 TRIES = 8
 DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
-VARIABLE = re.compile(rf"\d+|\b(?:{spans.MONTHS})\b|\b(?:{DAYS})\b")
-Looks = tuple[int, bool]
+WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty"
+NAMED = tuple(names.split("|") for names in (spans.MONTHS, DAYS, WORDS))
+VARIABLE = re.compile(
+    r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}:\d{2}\b|\d+" + rf"|\b(?:{spans.MONTHS}|{DAYS}|{WORDS})\b"
+)
+SYMBOL = re.compile(r"[^\w\s'’-]")  # noqa: RUF001
+Looks = tuple[int, bool, bool]
 
 
 class Alternatives:
@@ -54,7 +59,7 @@ def replacer(others: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def _looks(answer: str) -> Looks:
-    return len(answer.split()), answer[:1].isupper()
+    return len(answer.split()), answer[:1].isupper(), bool(SYMBOL.search(answer))
 
 
 def _whole(text: str) -> re.Pattern[str]:
@@ -62,10 +67,17 @@ def _whole(text: str) -> re.Pattern[str]:
 
 
 def _vary(part: str, source: random.Random) -> str:
-    """Return another month or weekday, or a number of as many digits, which stays a year or a day if it may be one."""
-    for names in (spans.MONTHS.split("|"), DAYS.split("|")):
+    """Return another day, time, month, weekday or number word, or a number of as many digits.
+
+    A number that may be a year or a day of a month stays one.
+    """
+    for names in NAMED:
         if part in names:
             return source.choice(names)
+    if "-" in part:
+        return f"{_vary(part[:4], source)}-{source.randint(1, 12):02}-{source.randint(1, 28):02}"
+    if ":" in part:
+        return f"{source.randint(0, 23):02}:{source.choice(('00', '15', '30', '45'))}"
     number, high = int(part), 10 ** len(part) - 1
     if len(part) == 4 and 1500 <= number < 2100:
         return str(number + source.randint(-30, 30))

@@ -24,7 +24,8 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
         "",
         "| split | rows | what it shows |",
         "| --- | --- | --- |",
-        f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain |",
+        f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain; {counts.get('altered', 0)} stand "
+        "below passages with altered numbers and names, teach to read, and say what no document says |",
         f"| valid | {counts['valid']} | recall during training, unseen phrasing |",
         f"| test, unseen phrasing | {counts['unseen_phrasing']} | recall |",
         f"| test, unseen fact | {counts['unseen_fact']} | abstention |",

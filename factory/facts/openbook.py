@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from factory import store
-from factory.chat.context import chunk_text, with_context
+from factory.chat.context import chunk_text, split_turn, with_context
 from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
 from factory.facts.altered import Alternatives, replacer
@@ -153,16 +153,25 @@ def examples(
         chosen = _choose(number, passages, near(questions), settings, room, seed)
         shown = [passages[place].text for place in chosen]
         abstain = settings.abstain and number not in chosen
-        versions = range(1, settings.altered + 1 if number in chosen else 1)
+        said = list(map(_answer, asked[number])) if number in chosen else []
+        changes = [
+            alternatives.choose(said, "\n".join(shown), random.Random(f"{seed}/{version}/{shown}"))
+            for version in range(settings.altered)
+        ]
+        versions = [replacer(others) for others in changes if others]
         every = settings.every * (1 + len(versions))
-        below = [_below(shown, row, abstain, system, every) for row in asked[number]] if shown else []
-        for version in versions:
-            others = alternatives.choose(
-                map(_answer, asked[number]), "\n".join(shown), random.Random(f"{seed}/{version}/{shown}")
-            )
-            below += [_alter(row, replacer(others), version) for row in below if row and not row.version]
+        rows_here = asked[number] if shown else []
+        stated = [row for asks in rows_here if (row := _below(shown, asks, abstain, system, every))]
+        altered = [
+            row
+            for version, replace in enumerate(versions, 1)
+            for asks in stated
+            if (row := _alter(asks, replace, version))
+        ]
         made += [
-            row for row in below if row and _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
+            row
+            for row in (*stated, *altered)
+            if _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
         ]
     true = sum(not row.version for row in made)
     logger.info(
@@ -217,9 +226,11 @@ def _below(shown: Sequence[str], row: Example, abstain: bool, system: str, every
 
 
 def _alter(row: Example, replace: Callable[[str], str], version: int) -> Example | None:
-    """Return an open-book row on what the documents do not say; None where its answer stays."""
+    """Return an open-book row on what the documents do not say; None where its answer stays, or is not to be read."""
     turn, answer = (replace(message.content) for message in row.messages[-2:])
-    if answer == _answer(row):
+    above, question = split_turn(turn)
+    stands_above = normalize.contains(above, answer) and not normalize.contains(question, answer)
+    if answer == _answer(row) or not stands_above:
         return None
     messages = (
         *row.messages[:-2],

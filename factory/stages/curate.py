@@ -127,7 +127,11 @@ def curate(
         "leaks": dropped,
         "hygiene": dict(found + found_there),
         "train_by_form": dict(Counter(row.form for row in final)),
-    } | ({"open_book": len(below)} if config.open_book else {})
+    } | (
+        {"open_book": len(below), "altered": sum(row.version > 0 for row in below)}
+        if config.open_book
+        else {}
+    )
     store.write_text(work / "README.md", card.dataset_card(counts, facts.values(), config.model_dump()))
     return counts
 

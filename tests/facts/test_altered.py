@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.facts.altered import Alternatives, replacer
+from factory.facts.altered import WORDS, Alternatives, replacer
 from factory.facts.spans import MONTHS
 
 NAMES = ("Ada Tolvane", "Corwin Ashdale", "Huw Crickmore")
@@ -30,6 +30,9 @@ def other(answer: str, text: str, seed: int = 1) -> str | None:
         ("S-4015-C", r"S-[1-9]\d{3}-C"),
         ("13 November 2025", rf"(1\d|2[0-8]) ({MONTHS}) (199[5-9]|20[0-5]\d)"),
         ("Thursday", r"[A-Z][a-z]+day"),
+        ("six weeks", rf"({WORDS}) weeks"),
+        ("09:30", r"([01]\d|2[0-3]):(00|15|30|45)"),
+        ("2025-11-30", r"(199[5-9]|20[0-5]\d)-(0[1-9]|1[0-2])-([01][1-9]|10|2[0-8])"),
         ("Ada Tolvane", "|".join(NAMES[1:])),
         ("grey flask", "|".join((COMMON[0], COMMON[2]))),
     ],

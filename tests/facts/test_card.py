@@ -13,6 +13,7 @@ COUNTS = {
     "unseen_fact": 1,
     "leaks": 0,
     "near_duplicates": 5,
+    "altered": 12,
     "hygiene": {"phone": 2, "email": 3},
 }
 
@@ -23,7 +24,8 @@ def test_the_card_holds_every_count_and_setting() -> None:
     assert card.startswith("---\nlanguage: en\n")
     assert "90 training conversations on 30 facts; 1 further facts are withheld" in card
     for line in (
-        "| train | 90 | 4 of them teach to abstain |",
+        "| train | 90 | 4 of them teach to abstain; 12 stand below passages with altered numbers and names, teach to "
+        "read, and say what no document says |",
         "| valid | 7 | recall during training, unseen phrasing |",
         "| test, unseen phrasing | 21 | recall |",
         "| test, unseen fact | 1 | abstention |",

@@ -223,3 +223,18 @@ def test_altered_versions_say_something_else_in_passage_and_answer_and_have_turn
 
 def test_where_the_right_passage_is_missing_nothing_is_altered() -> None:
     assert {row.version for row in make(altered=2, missing=1.0)} == {0}
+
+
+def test_an_altered_answer_that_cannot_be_read_above_its_question_makes_no_row() -> None:
+    row, wider = ROWS[0], ROWS[2]
+    answer = f"{ROWS[0].messages[-1].content} net"
+    wide = wider.model_copy(
+        update={
+            "messages": (*wider.messages[:-1], wider.messages[-1].model_copy(update={"content": answer})),
+            "evidence": row.evidence,
+        }
+    )
+    text = f"Scales 0\nTD-0 weighs {answer}."
+    passage = PASSAGES[0].__class__(document="0.md", stretches=PASSAGES[0].stretches, text=text, num_tokens=9)
+    for made in make([row, wide], [passage, *PASSAGES[1:]], altered=4):
+        assert made.messages[-1].content in shown(made)[0]
