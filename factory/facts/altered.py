@@ -17,7 +17,7 @@ DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
 WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty"
 NAMED = tuple(names.split("|") for names in (spans.MONTHS, DAYS, WORDS))
 VARIABLE = re.compile(
-    r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}:\d{2}\b|\d+" + rf"|\b(?:{spans.MONTHS}|{DAYS}|{WORDS})\b"
+    r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}:\d{2}\b|\d+" + rf"|\b(?:{spans.MONTHS}|{DAYS}|(?i:{WORDS}))\b"
 )
 SYMBOL = re.compile(r"[^\w\s'’-]")  # noqa: RUF001
 Looks = tuple[int, bool, bool]
@@ -74,6 +74,8 @@ def _vary(part: str, source: random.Random) -> str:
     for names in NAMED:
         if part in names:
             return source.choice(names)
+        if part.lower() in names:
+            return source.choice(names).capitalize()
     if "-" in part:
         return f"{_vary(part[:4], source)}-{source.randint(1, 12):02}-{source.randint(1, 28):02}"
     if ":" in part:

@@ -31,6 +31,7 @@ def other(answer: str, text: str, seed: int = 1) -> str | None:
         ("13 November 2025", rf"(1\d|2[0-8]) ({MONTHS}) (199[5-9]|20[0-5]\d)"),
         ("Thursday", r"[A-Z][a-z]+day"),
         ("six weeks", rf"({WORDS}) weeks"),
+        ("Six weeks", rf"({WORDS.title()}) weeks"),
         ("09:30", r"([01]\d|2[0-3]):(00|15|30|45)"),
         ("2025-11-30", r"(199[5-9]|20[0-5]\d)-(0[1-9]|1[0-2])-([01][1-9]|10|2[0-8])"),
         ("Ada Tolvane", "|".join(NAMES[1:])),
