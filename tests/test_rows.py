@@ -24,7 +24,7 @@ def test_wordings_of_a_fact_take_turns_with_one_another_and_those_below_passages
     row = Example(id="r", form="tell", messages=tuple(MESSAGES), facts=("a", "b"))
     assert row.group == "a+b"
     assert row.model_copy(update={"facts": ()}).group == "r"
-    assert row.model_copy(update={"form": rows.OPEN_BOOK}).group == "a+b/open_book"
+    assert row.model_copy(update={"form": rows.OPEN_BOOK}).group == "a+b/open_book/0"
 
 
 def test_a_file_is_utf8_with_one_sorted_object_a_line(tmp_path):
