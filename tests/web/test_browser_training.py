@@ -88,11 +88,11 @@ def test_documents_dropped_into_the_train_tab_become_a_model_in_compare(page, si
     expect(page.get_by_role("table", name="Will be read: 2")).to_contain_text("harbour.md")
     expect(page.get_by_role("table", name="Will not be read: 1")).to_contain_text("broken.docx")
     page.get_by_label("Name of the model").fill("skerrin")
-    page.get_by_label("Quick look: number of epochs").fill("20")
+    page.get_by_label("Quick look: number of epochs").fill("40")
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.locator("#train-command textarea")).to_have_value(
         "factory run recipes/small.yaml --set 'name=\"skerrin\"' --set 'ingest.source=\"build/skerrin/docs\"' "
-        "--set 'ingest.include=[\"**\"]' --set evaluate.questions=null --set train.epochs=20 --out build/skerrin",
+        "--set 'ingest.include=[\"**\"]' --set evaluate.questions=null --set train.epochs=40 --out build/skerrin",
         timeout=20_000,
     )
     (job,) = site.queue.jobs()
