@@ -10,11 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from factory.facts import spans
+from factory.text.normalize import NUMBER_WORDS
 
 MAX_WORDS = 6  # what is longer states something, and is not swapped for what states something else
 TRIES = 8
 DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
-WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty"
+WORDS = "|".join(
+    sorted(NUMBER_WORDS.keys() - {"zero", "one", "hundred"})
+)  # "one" is no number in "the new one"
 NAMED = tuple(names.split("|") for names in (spans.MONTHS, DAYS, WORDS))
 VARIABLE = re.compile(
     r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}:\d{2}\b|\d+" + rf"|\b(?:{spans.MONTHS}|{DAYS}|(?i:{WORDS}))\b"

@@ -11,6 +11,11 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
     """Return the card of a dataset from its counts, its facts and the configuration it was made with."""
     by_document = Counter(fact.evidence.document for fact in facts)
     hygiene = counts["hygiene"] or {"nothing found": 0}
+    altered = [
+        f"| of these below altered passages | {number} | reading; they say what no document says |"
+        for number in [counts.get("altered")]
+        if number
+    ]
     lines = [
         "---",
         "language: en",
@@ -24,8 +29,8 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
         "",
         "| split | rows | what it shows |",
         "| --- | --- | --- |",
-        f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain; {counts.get('altered', 0)} stand "
-        "below passages with altered numbers and names, teach to read, and say what no document says |",
+        f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain |",
+        *altered,
         f"| valid | {counts['valid']} | recall during training, unseen phrasing |",
         f"| test, unseen phrasing | {counts['unseen_phrasing']} | recall |",
         f"| test, unseen fact | {counts['unseen_fact']} | abstention |",

@@ -152,26 +152,19 @@ def examples(
         questions = " ".join(row.messages[-2].content for row in asked[number])
         chosen = _choose(number, passages, near(questions), settings, room, seed)
         shown = [passages[place].text for place in chosen]
+        if not shown:
+            continue
         abstain = settings.abstain and number not in chosen
-        said = list(map(_answer, asked[number])) if number in chosen else []
-        changes = [
-            alternatives.choose(said, "\n".join(shown), random.Random(f"{seed}/{version}/{shown}"))
-            for version in range(settings.altered)
-        ]
-        versions = [replacer(others) for others in changes if others]
+        said = [_answer(row) for row in asked[number] if number in chosen]
+        versions = _versions(alternatives, said, "\n".join(shown), settings.altered, seed)
         every = settings.every * (1 + len(versions))
-        rows_here = asked[number] if shown else []
-        stated = [row for asks in rows_here if (row := _below(shown, asks, abstain, system, every))]
-        altered = [
-            row
-            for version, replace in enumerate(versions, 1)
-            for asks in stated
-            if (row := _alter(asks, replace, version))
-        ]
+        below = (_below(shown, row, abstain, system, every) for row in asked[number])
+        stated = [row for row in below if row]
+        altered = [_alter(row, put, place) for place, put in enumerate(versions, 1) for row in stated]
         made += [
             row
             for row in (*stated, *altered)
-            if _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
+            if row and _num_tokens(row, count) + TEMPLATE_TOKENS <= settings.max_tokens
         ]
     true = sum(not row.version for row in made)
     logger.info(
@@ -223,6 +216,14 @@ def _below(shown: Sequence[str], row: Example, abstain: bool, system: str, every
     messages = conversation(with_context(shown, question), ABSTENTION if abstain else answer, system)
     identity = store.hash_json([OPEN_BOOK, row.id, messages[-2].content])[:16]
     return row.model_copy(update={"id": identity, "form": OPEN_BOOK, "messages": messages, "every": every})
+
+
+def _versions(
+    alternatives: Alternatives, answers: Sequence[str], text: str, count: int, seed: int
+) -> list[Callable[[str], str]]:
+    """Return what makes each altered version of a text, up to `count`: none where no answer has an alternative."""
+    others = (alternatives.choose(answers, text, random.Random(f"{seed}/{n}/{text}")) for n in range(count))
+    return [replacer(chosen) for chosen in others if chosen]
 
 
 def _alter(row: Example, replace: Callable[[str], str], version: int) -> Example | None:

@@ -16,8 +16,8 @@ from peft import PeftModel
 from factory.errors import BaseModelError, MissingExtraError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-# oneDNN keeps compiled kernels for the last 1,024 shapes it saw, and unpadded batches have new ones at each step, some
-# twenty of them: 0.6 GiB after 90 steps. It reads this at its first product.
+# oneDNN keeps compiled kernels for the last 1,024 shapes it saw, and unpadded batches have new ones at each step:
+# 0.6 GiB after 90 steps. It reads this at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -20,7 +20,7 @@ from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 7
+CODE_VERSION = 8
 REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 

@@ -24,8 +24,8 @@ def test_the_card_holds_every_count_and_setting() -> None:
     assert card.startswith("---\nlanguage: en\n")
     assert "90 training conversations on 30 facts; 1 further facts are withheld" in card
     for line in (
-        "| train | 90 | 4 of them teach to abstain; 12 stand below passages with altered numbers and names, teach to "
-        "read, and say what no document says |",
+        "| train | 90 | 4 of them teach to abstain |",
+        "| of these below altered passages | 12 | reading; they say what no document says |",
         "| valid | 7 | recall during training, unseen phrasing |",
         "| test, unseen phrasing | 21 | recall |",
         "| test, unseen fact | 1 | abstention |",
@@ -40,3 +40,7 @@ def test_the_card_holds_every_count_and_setting() -> None:
 
 def test_a_clean_dataset_says_that_nothing_was_found() -> None:
     assert "- nothing found: 0" in dataset_card(COUNTS | {"hygiene": {}}, [], {})
+
+
+def test_without_altered_passages_none_are_spoken_of() -> None:
+    assert "altered" not in dataset_card(COUNTS | {"altered": 0}, [], {})

@@ -1,6 +1,7 @@
 """Open-book rows: retrieval's prompt, the right passage among near ones or missing, one context a passage."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from factory.facts.abstain import ABSTENTION
 from factory.facts.extract import drafts
 from factory.facts.openbook import OpenBook, Passage, cut_passages, examples, room_for_passages
 from factory.rows import OPEN_BOOK, Example, Fact
+from factory.text import normalize
 from tests.made import count_words, make_chunks, make_examples, make_fact
 
 FACTS = [make_fact(number, document=f"{number // 4}.md") for number in range(40)]
@@ -210,13 +212,17 @@ def test_altered_versions_say_something_else_in_passage_and_answer_and_have_turn
     made = make(altered=2)
     altered = [row for row in made if row.version]
     assert {row.every for row in made} == {3}
-    assert Counter(row.version for row in made) == {0: len(ROWS), 1: len(ROWS), 2: len(ROWS)}
+    counts = Counter(row.version for row in made)
+    assert counts[0] == len(ROWS)
+    assert all(
+        0.9 * len(ROWS) < counts[version] <= len(ROWS) for version in (1, 2)
+    )  # some of one digit have no other left
     for row in altered:
         above, _ = shown(row)
         assert row.messages[-1].content in above
         assert row.evidence is None
         assert row.messages[-1].content not in {r.messages[-1].content for r in ROWS if r.facts == row.facts}
-    assert len({row.group for row in made}) == 3 * len(FACTS)
+    assert len({row.group for row in made}) == len({(row.facts, row.version) for row in made})
     assert len({row.id for row in made}) == len(made)
     assert len({shown(row)[0] for row in made}) == 3 * len(PASSAGES)
 
@@ -227,14 +233,14 @@ def test_where_the_right_passage_is_missing_nothing_is_altered() -> None:
 
 def test_an_altered_answer_that_cannot_be_read_above_its_question_makes_no_row() -> None:
     row, wider = ROWS[0], ROWS[2]
-    answer = f"{ROWS[0].messages[-1].content} net"
-    wide = wider.model_copy(
-        update={
-            "messages": (*wider.messages[:-1], wider.messages[-1].model_copy(update={"content": answer})),
-            "evidence": row.evidence,
-        }
-    )
-    text = f"Scales 0\nTD-0 weighs {answer}."
-    passage = PASSAGES[0].__class__(document="0.md", stretches=PASSAGES[0].stretches, text=text, num_tokens=9)
-    for made in make([row, wide], [passage, *PASSAGES[1:]], altered=4):
-        assert made.messages[-1].content in shown(made)[0]
+    inner, outer = row.messages[-1].content, f"{row.messages[-1].content} net"
+    answering = wider.messages[-1].model_copy(update={"content": outer})
+    wide = wider.model_copy(update={"messages": (*wider.messages[:-1], answering), "evidence": row.evidence})
+    passage = replace(PASSAGES[0], text=f"Scales 0\nTD-0 weighs {outer}.")
+    made = make([row, wide], [passage, *PASSAGES[1:]], altered=4)
+    altered = [row for row in made if row.version]
+    assert {row.messages[-1].content for row in made if not row.version} == {inner, outer}
+    assert altered
+    for row in altered:  # the inner answer was put into no passage, as the outer one was
+        assert normalize.contains(shown(row)[0], row.messages[-1].content)
+        assert row.facts == wide.facts
