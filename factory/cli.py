@@ -204,7 +204,7 @@ def ask(
         found = _open_retriever(rag, retriever) if rag else None
         with open_model(reference) as opened:
             row = {"model": reference.name, "kind": reference.kind, "question": question}
-            row |= _answer(lambda turn: opened.answer([turn])[0], found, question, passages or 1)
+            row |= _answer(opened, reference.sure_from, found, question, passages or 1)
     typer.echo(json.dumps(row, ensure_ascii=False) if as_json else "\n".join(_answer_lines(row)))
 
 
@@ -219,17 +219,24 @@ def _open_retriever(folder: Path, kind: str | None) -> Any:
     return Retriever(read_chunks(folder), lambda texts: embedder.embed(texts)[0])
 
 
-def _answer(ask: Callable[[str], str], retriever: Any | None, question: str, passages: int) -> dict[str, Any]:
-    if retriever is None:
-        return {"answer": ask(question)}
-    from factory.tasks.answering import answer
+def _answer(
+    model: Any, sure_from: float | None, retriever: Any | None, question: str, passages: int
+) -> dict[str, Any]:
+    from factory.tasks.answering import answer, from_memory
 
-    return asdict(answer(ask, retriever, question, passages))
+    def ask(turn: str) -> Any:
+        return model.answer([turn])[0]
+
+    if retriever is None:
+        return asdict(from_memory(ask(question), sure_from))
+    return asdict(answer(lambda turn: ask(turn).text, retriever, question, passages))
 
 
 def _answer_lines(row: dict[str, Any]) -> Iterator[str]:
-    """Yield an answer and below it what it was given, a line a passage."""
+    """Yield an answer and below it a guess that was not sure enough, or what it was given, a line a passage."""
     yield row["answer"]
+    if row.get("guess"):
+        yield f"Its guess, less sure than most right answers: {row['guess']}"
     if "passages" not in row:
         return
     yield ""

@@ -7,15 +7,20 @@ from factory.rows import Row
 Kind = Literal["base", "adapter", "merged", "gguf", "endpoint"]
 Method = Literal["closed_book", "rag"]
 QuestionSet = Literal["unseen_phrasing", "unseen_fact", "general", "user"]
+CALIBRATION = "calibration"  # the set of questions that say how sure is sure enough; it is counted nowhere
 
 
 class Reply(Row):
-    """One model's reply to one question and how it was graded, as `tasks.score.Grade` says."""
+    """One model's reply to one question and how it was graded, as `tasks.score.Grade` says.
+
+    `sureness` is that of `chat.backend.Answer`, in nats.
+    """
 
     id: str
     question: str
     answers: tuple[str, ...]
     reply: str
+    sureness: float
     correct: bool
     exact: bool
     contains: bool
@@ -37,13 +42,28 @@ class Share(Row):
     high: float
 
 
+class Hedged(Row):
+    """What is left of a model's replies where those less sure than `threshold`, in nats, say that it does not know.
+
+    `answered` is the share of the questions with an answer that it still answers, `right` the share of right ones
+    among these replies, `refused` the share of the questions without an answer that it declines; None where there is
+    none.
+    """
+
+    threshold: float
+    answered: Share | None
+    right: Share | None
+    refused: Share | None
+
+
 class Score(Row):
     """How many of `n` questions a model answered right, as a share with its 95 % interval.
 
     `n` are the questions of the set that have an answer; where none has, all, and right is to decline. `exact`,
     `contains` and `f1` are stricter and laxer ways to count on the same questions. `refused` is the share of questions
     without an answer that the model declined, `wrongly_refused` that of answerable ones which it declined instead of
-    answering them right; each is None when no such question was asked.
+    answering them right; each is None when no such question was asked. `when_sure` is None where it is not known how
+    sure is sure enough.
     """
 
     model: str
@@ -59,6 +79,7 @@ class Score(Row):
     f1: float
     refused: Share | None
     wrongly_refused: Share | None
+    when_sure: Hedged | None
 
 
 class Comparison(Row):

@@ -15,6 +15,7 @@ from factory import cli, pipeline, store
 from factory.bundle import manifest
 from factory.bundle.manifest import BaseIdentity, Manifest, Sampling
 from factory.errors import BackendError, SynthesizeError
+from factory.facts.abstain import ABSTENTION
 from factory.stages.export import export
 from tests.made import make_chunks
 from tests.scored import make_score
@@ -410,12 +411,13 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from factory import cli
 from factory.backends import models
+from factory.chat.backend import Answer
 class Noisy:
     def answer(self, questions):
         print("python noise")
         ctypes.CDLL(None).puts(b"c noise")
-        return ["Ada \\u00e9"]
-models.resolve = lambda model: SimpleNamespace(name="m", kind="gguf")
+        return [Answer("Ada \\u00e9", -0.5)]
+models.resolve = lambda model: SimpleNamespace(name="m", kind="gguf", sure_from=-0.6)
 models.open_model = lambda reference: nullcontext(Noisy())
 sys.argv = ["factory", "ask", "m", "Who?", *sys.argv[1:]]
 cli.main()
@@ -425,7 +427,10 @@ cli.main()
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        (["--json"], '{"model": "m", "kind": "gguf", "question": "Who?", "answer": "Ada é"}\n'),
+        (
+            ["--json"],
+            '{"model": "m", "kind": "gguf", "question": "Who?", "answer": "Ada é", "sureness": -0.5, "guess": null}\n',
+        ),
         ([], "Ada é\n"),
     ],
 )
@@ -509,6 +514,7 @@ def test_recipe_schema_and_check_print_json(factory, recipe):
 def answering(tmp_path, monkeypatch):
     """Chunks to ask about, and a model that always says the same; returns what it is asked."""
     from factory.backends import models
+    from factory.chat.backend import Answer
     from factory.rows import write_rows
 
     (tmp_path / "chunks").mkdir()
@@ -520,7 +526,7 @@ def answering(tmp_path, monkeypatch):
     class Opened:
         def answer(self, questions):
             asked.extend(questions)
-            return ["12 bar"]
+            return [Answer("12 bar", -0.25)]
 
         def __enter__(self):
             return self
@@ -565,6 +571,29 @@ def test_json_of_an_answer_holds_what_is_printed_and_nothing_of_retrieval_withou
     }  # fmt: skip
     assert "passages" not in json.loads(factory("ask", "m", "How many bar?", "--json")[1])
     assert factory("ask", "m", "How many bar?")[1] == "12 bar\n"
+
+
+def test_a_bundle_declines_what_it_is_not_sure_of_and_shows_its_guess(
+    factory, answering, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cli, "_check_bundle", lambda model: None)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "model.gguf").touch()
+
+    def asked(threshold, *more):
+        score = {"model": "model.gguf", "when_sure": {"threshold": threshold}}
+        manifest = {"default_file": "model.gguf", "system": "", "scores": [{"model": "adapter"}, score]}
+        (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+        return factory("ask", "b", "How many bar?", *more)[1]
+
+    assert asked(-0.3) == "12 bar\n"
+    assert asked(-0.2).splitlines() == [ABSTENTION, "Its guess, less sure than most right answers: 12 bar"]
+    assert json.loads(asked(-0.2, "--json")) == {
+        "model": "model.gguf", "kind": "gguf", "question": "How many bar?", "answer": ABSTENTION, "sureness": -0.25,
+        "guess": "12 bar",
+    }  # fmt: skip
+    found = asked(-0.2, "--rag", ".", "--json")
+    assert json.loads(found)["answer"] == "12 bar"
 
 
 def test_hybrid_retrieval_needs_its_encoder_before_a_model_is_opened(factory, answering, monkeypatch):

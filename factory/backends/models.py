@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from factory import artifacts, store
+from factory.chat.backend import Answer
 from factory.chat.template import conversation, encode_file_prompt
 from factory.errors import UsageError
 
@@ -20,7 +21,7 @@ CONTEXT_TOKENS = (
 class Answerer(Protocol):
     """A model that answers questions, greedily, in batches; passages, if any, stand in the questions."""
 
-    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[Answer]:
         """Return the answer to each question, in order."""
         ...
 
@@ -40,7 +41,8 @@ class ModelReference:
     """Where a model lies and what it is.
 
     `base` names the base that an adapter needs, `base_sha256` identifies it and `base_folder` is where it lies
-    prepared, each as far as it is known. `system` is the text the model was trained with.
+    prepared, each as far as it is known. `system` is the text the model was trained with. An answer from memory that
+    is less sure than `sure_from`, in nats, is more often wrong than right; None is not known.
     """
 
     kind: ModelKind
@@ -50,6 +52,7 @@ class ModelReference:
     system: str = ""
     base_sha256: str | None = None
     base_folder: Path | None = None
+    sure_from: float | None = None
 
 
 def resolve(model: str) -> ModelReference:
@@ -60,12 +63,11 @@ def resolve(model: str) -> ModelReference:
     """
     path = Path(model)
     if path.is_file() and path.suffix == ".gguf":
-        return ModelReference("gguf", path.name, path, system=_origin(path)[0])
-    if (path / "manifest.json").is_file():
-        manifest = store.read_json(path / "manifest.json")
         return ModelReference(
-            "gguf", manifest["default_file"], path / manifest["default_file"], system=manifest["system"]
+            "gguf", path.name, path, system=_origin(path)[0], sure_from=_sure_from(path.parent, path.name)
         )
+    if (path / "manifest.json").is_file():
+        return resolve(str(path / store.read_json(path / "manifest.json")["default_file"]))
     if (path / "adapter_config.json").is_file():
         base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
         return ModelReference("adapter", path.name, path, base, *_origin(path))
@@ -101,6 +103,15 @@ def _origin(path: Path) -> tuple[str, str | None]:
             record = artifacts.read_record(folder)
             return str(record.config.get("system", "")), record.inputs.get("base")
     return "", None
+
+
+def _sure_from(bundle: Path, name: str) -> float | None:
+    """Return how sure a bundle's model has to be of an answer, as its evaluation found."""
+    if not (bundle / "manifest.json").is_file():
+        return None
+    scores = store.read_json(bundle / "manifest.json")["scores"]
+    found = (score["when_sure"] for score in scores if score["model"] == name and score.get("when_sure"))
+    return next((hedged["threshold"] for hedged in found), None)
 
 
 def base_of(adapter: ModelReference) -> ModelReference:
@@ -143,14 +154,15 @@ class GgufAnswerer:
 
         self._model, self._system = GgufModel(path, lora=lora, n_ctx=CONTEXT_TOKENS), system
 
-    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[Answer]:
         """Return the greedy answer to each question, in order."""
         prompts = [
             encode_file_prompt(self._model, conversation(question, system=self._system))
             for question in questions
         ]
         return [
-            self._model.detokenize(ids).strip() for ids in self._model.generate_batch(prompts, max_tokens)
+            Answer(self._model.detokenize(ids).strip(), sureness)
+            for ids, sureness in self._model.complete_batch(prompts, max_tokens)
         ]
 
     def __enter__(self) -> Self:
@@ -181,7 +193,7 @@ class TorchAnswerer:
             model = attach.load_adapter(model, reference.path)
         self._model, self._device, self._system = model.eval(), device, system
 
-    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+    def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[Answer]:
         """Return the greedy answer to each question, in order."""
         from factory.lora.recall import answer_questions
 

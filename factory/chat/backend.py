@@ -1,9 +1,22 @@
-"""What answers a conversation: files here and endpoints elsewhere do. Knows neither."""
+"""What answers a conversation, and what an answer is: files here and endpoints elsewhere give them. Knows neither."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from factory.rows import Message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply and how sure its model was of it: the mean log-probability of its tokens and its end, in nats.
+
+    That is the length-normalised log-probability of Malinin & Gales (arXiv:2002.07650); two answers of the same text
+    are equal.
+    """
+
+    text: str
+    sureness: float = field(compare=False)
 
 
 class ChatBackend(Protocol):

@@ -1,7 +1,7 @@
 """Questions that are asked and never trained on: unseen phrasings, withheld facts, and the check that none leaked."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from factory import store
 from factory.chat.context import split_turn
@@ -19,14 +19,19 @@ def prompt_of(row: Example) -> str:
 
 
 def phrasing_questions(
-    rows: Sequence[Example], train: Sequence[Example], facts: Mapping[str, Fact], seed: int
+    rows: Sequence[Example],
+    train: Sequence[Example],
+    facts: Mapping[str, Fact],
+    seed: int,
+    forms: Collection[str] = TEST_FORMS,
+    question_set: str = "unseen_phrasing",
 ) -> list[Question]:
-    """Return the phrasings of `rows` that are held out, one for each fact that `train` teaches, in random order."""
+    """Return questions of `rows` in some forms, one for each fact that `train` teaches, in random order."""
     trained = {fact for row in train for fact in row.facts}
     able = [
         row
         for row in rows
-        if row.form in TEST_FORMS
+        if row.form in forms
         and row.facts[0] in trained
         and len(facts[row.facts[0]].answer.split()) <= SHORT_ANSWER_WORDS
         and not normalize.contains(row.messages[-2].content, row.messages[-1].content)
@@ -36,7 +41,7 @@ def phrasing_questions(
     for row in able:
         first.setdefault(row.facts[0], row)
     return [
-        _question(row, facts[row.facts[0]], "unseen_phrasing", facts[row.facts[0]].answers)
+        _question(row, facts[row.facts[0]], question_set, facts[row.facts[0]].answers)
         for row in first.values()
     ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from factory.chat.backend import Answer
 from factory.chat.template import conversation, encode_prompt, end_of_turn_id
 from factory.lora.step import greedy
 from factory.rows import Question
@@ -19,7 +20,7 @@ def answer_questions(
     system: str,
     device: str,
     max_tokens: int = MAX_ANSWER_TOKENS,
-) -> list[str]:
+) -> list[Answer]:
     """Return the greedy answer to each question, in order."""
     stop = end_of_turn_id(tokenizer)
     prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
@@ -27,7 +28,10 @@ def answer_questions(
     replies = greedy(
         model, prompts, max_tokens=max_tokens, stop_id=stop, pad_id=pad, device=device, batch_size=BATCH_SIZE
     )
-    return [tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in replies]
+    return [
+        Answer(tokenizer.decode(reply.ids, skip_special_tokens=True).strip(), reply.sureness)
+        for reply in replies
+    ]
 
 
 class Recall:
@@ -47,7 +51,7 @@ class Recall:
         texts = [question.question for question in self._questions]
         replies = answer_questions(self._model, self._tokenizer, texts, self._system, self._device)
         right = [
-            any(normalize.contains(reply, answer) for answer in question.answers)
+            any(normalize.contains(reply.text, answer) for answer in question.answers)
             for question, reply in zip(self._questions, replies, strict=True)
         ]
         return sum(right) / len(right)

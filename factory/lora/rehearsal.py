@@ -45,8 +45,11 @@ def _answer(base: Path, questions: Sequence[str], system: str) -> list[tuple[str
         batch_size=BATCH,
     )
     answers = [
-        whole(str(tokenizer.decode(ids, skip_special_tokens=True)), is_cut=len(ids) == ANSWER_TOKENS)
-        for ids in replies
+        whole(
+            str(tokenizer.decode(reply.ids, skip_special_tokens=True)),
+            is_cut=len(reply.ids) == ANSWER_TOKENS,
+        )
+        for reply in replies
     ]
     return [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer]
 

@@ -57,6 +57,7 @@ def render_page(report: Report) -> str:
         css=Markup(source),
         known=_score_groups(report, ("user", "unseen_phrasing")),
         kept=_score_groups(report, ("unseen_fact", "general")),
+        hedged=[(TITLES[name], rows) for name, rows in tables.hedged(report).items()],
         comparisons=[(TITLES[name], rows) for name, rows in tables.comparisons(report).items()],
         documents=tables.documents(report),
         nothing=DocumentScore(document="", question_set="user", n=0),

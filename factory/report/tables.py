@@ -5,7 +5,7 @@ from typing import Any
 
 from factory.report.model import Report
 from factory.report.verdict import beyond_chance, main_set
-from factory.scores import Comparison, DocumentScore
+from factory.scores import Comparison, DocumentScore, Score
 from factory.tasks.compare import chance, points, side
 
 DOCUMENT_SETS = {"unseen_phrasing": "held-out questions", "user": "your own questions"}
@@ -31,6 +31,15 @@ def _comparison(row: Comparison) -> dict[str, Any]:
         "interval": f"{points(row.low)} to {points(row.high)}",
         "p": chance(row.p),
     }
+
+
+def hedged(report: Report) -> dict[str, list[Score]]:
+    """Return by question set the scores of models of which is known how sure is sure enough."""
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for score in sorted(report.scores, key=lambda score: ORDER.index(score.question_set)):
+        if score.when_sure:
+            groups[score.question_set].append(score)
+    return groups
 
 
 def document_sets(report: Report) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from scipy.stats import fisher_exact
 
 from factory.bundle.manifest import Gate
-from factory.scores import Comparison, Score
+from factory.scores import Comparison, Score, Share
 
 SIGNIFICANCE = 0.05
 MIN_QUESTIONS = 30
@@ -87,6 +87,8 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequenc
         return " ".join(parts)
     base = pick(scores, "base", question_set)
     parts.append(_answers_sentence(tuned, base, question_set, comparisons))
+    if tuned.when_sure and tuned.when_sure.right:
+        parts.append(_sure_sentence(tuned.when_sure.answered, tuned.when_sure.right))
     if small:
         parts.append(_gguf_sentence(small, tuned, comparisons))
         others = _scores_of(scores, "gguf", question_set, "closed_book")
@@ -135,6 +137,11 @@ def _answers_sentence(
     if tuned.accuracy < base.accuracy:
         return f"{start}, the base {percent(base.accuracy)}: training made it worse."
     return f"{start} (base {percent(base.accuracy)})."
+
+
+def _sure_sentence(answered: Share | None, right: Share) -> str:
+    answers = f"answers {percent(answered.share)} of them, and" if answered else "answers,"
+    return f"Where it is sure it {answers} {percent(right.share)} of these right; else it can say that it is not."
 
 
 def _held_out_sentence(tuned: Score, base: Score | None) -> str:

@@ -11,16 +11,17 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, held_out, openbook, replay
+from factory.facts import abstain, card, feedback, held_out, loose, openbook, replay
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
-from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
+from factory.rows import Chunk, Example, Fact, Message, Question, read_rows, write_rows
+from factory.scores import CALIBRATION
 from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 8
+CODE_VERSION = 9
 REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
@@ -32,7 +33,8 @@ class CurateConfig(BaseModel):
     that it does not know; `abstain_share` is how many rows teach it to, as a share of the facts. `replay` is how
     many general questions an epoch takes, as a share of the facts, answered as the base does, so that the model keeps
     what it knew. `test_questions` and `valid_questions`
-    bound the unseen-phrasing questions that are measured at the end and during training. Of rows alike beyond
+    bound the unseen-phrasing questions that are measured at the end and during training, `calibration_questions` the
+    loose wordings, one a fact, that are kept from training to tell how sure a right answer is. Of rows alike beyond
     `near_duplicate_threshold` (Jaccard similarity of their words), the first stays. `personal_data` overrides
     the policy (redact, drop, allow) of single classes.
 
@@ -53,6 +55,7 @@ class CurateConfig(BaseModel):
     replay: float = Field(default=0.15, ge=0.0, le=1.0)
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
+    calibration_questions: int = Field(default=80, ge=0)
     open_book: float = Field(default=0.15, ge=0.0, le=1.0)
     open_book_passages: int = Field(default=3, ge=1, le=20)
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -71,7 +74,7 @@ def curate(
     system: str,
     work: Path,
 ) -> dict[str, Any]:
-    """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, `facts.jsonl` and the dataset card; return counts.
+    """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, `calibration.jsonl`, `facts.jsonl` and the card; return counts.
 
     Raises:
         CurateError: nothing is left to train on, a held-out question was found in the training rows, or rows have no
@@ -98,6 +101,7 @@ def curate(
         raise CurateError(
             f"None of {len(rows)} example(s) is left to train on: {dict(found)}; loosen curate.personal_data"
         )
+    train, calibration = _calibration(train, facts, config.calibration_questions, seed)
     crossed = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
     told = {prompt_of(row) for row in train if row.form == feedback.FORM}
     refusals, found_there = _clean((row for row in crossed if prompt_of(row) not in told), policies, special)
@@ -110,9 +114,11 @@ def curate(
     below = _open_book(config, chunks, train, hidden_facts, cleaner, tokenizer, seed, system)
     final = [*train, *refusals, *general, *below]
     dropped = held_out.assert_no_leak(final, [*test, *valid, *hidden])
+    held_out.assert_no_leak([*train, *refusals], calibration)  # an altered row may happen to ask the same
     write_rows(work / "train.jsonl", final)
     write_rows(work / "valid.jsonl", valid)
     write_rows(work / "test.jsonl", [*test, *hidden])
+    write_rows(work / "calibration.jsonl", calibration)
     write_rows(work / "facts.jsonl", (_masked(fact, policies) for fact in facts.values()))
     counts = {
         "train": len(final),
@@ -124,6 +130,7 @@ def curate(
         "valid": len(valid),
         "unseen_phrasing": len(test),
         "unseen_fact": len(hidden),
+        "calibration": len(calibration),
         "leaks": dropped,
         "hygiene": dict(found + found_there),
         "train_by_form": dict(Counter(row.form for row in final)),
@@ -134,6 +141,19 @@ def curate(
     )
     store.write_text(work / "README.md", card.dataset_card(counts, facts.values(), config.model_dump()))
     return counts
+
+
+def _calibration(
+    train: Sequence[Example], facts: Mapping[str, Fact], count: int, seed: int
+) -> tuple[list[Example], list[Question]]:
+    """Return the rows but some loose wordings, no more than a quarter of the facts, and these as questions.
+
+    People ask like that rather than like the held-out forms, and what a model is sure of depends on it.
+    """
+    found = held_out.phrasing_questions(train, train, facts, seed, {loose.FORM}, CALIBRATION)
+    chosen = found[: min(count, len(facts) // 4)]
+    asked = {normalize.normalize(question.question) for question in chosen}
+    return [row for row in train if prompt_of(row) not in asked], chosen
 
 
 def _clean(

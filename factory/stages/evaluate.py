@@ -14,18 +14,18 @@ from factory.backends.models import Answerer, ModelReference, base_of, open_mode
 from factory.errors import EvaluateError
 from factory.progress import Progress
 from factory.rows import Chunk, Question, read_rows, write_rows
-from factory.scores import Method, Reply
+from factory.scores import CALIBRATION, Method, Reply
 from factory.tasks import questions as question_files
 from factory.tasks.compare import comparisons
 from factory.tasks.lm_eval import write_tasks
 from factory.tasks.score import grade
-from factory.tasks.tally import by_document, scores
+from factory.tasks.tally import by_document, scores, thresholds
 
 if TYPE_CHECKING:
     from factory.tasks.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 6
+CODE_VERSION = 7
 BATCH = 64
 LM_EVAL = "lm_eval"
 
@@ -37,7 +37,9 @@ class EvaluateConfig(BaseModel):
     name a `source` and none of these is a document of the corpus. `rag_questions` bounds how many are asked again
     with retrieved passages, which take longer to read, as many of each question set; `passages` is how many go into
     a prompt. `general_questions` of the 200 bundled ones are asked, too; `rag` switches the answers with retrieval, of
-    base and adapter; an answer ends after `max_answer_tokens`.
+    base and adapter; an answer ends after `max_answer_tokens`. How sure a model has to be of an answer not to say that
+    it does not know is set so that it keeps back a share `declined_right` of its right answers to the dataset's
+    calibration questions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class EvaluateConfig(BaseModel):
     rag_questions: int = Field(default=60, ge=1)
     passages: int = Field(default=1, ge=1, le=20)
     max_answer_tokens: int = Field(default=24, ge=4, le=1024)
+    declined_right: float = Field(default=0.1, ge=0.0, lt=1.0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,15 @@ def evaluate(
     passages = list(read_rows(chunks / "chunks.jsonl", Chunk))
     asked, num_left_out = _gather(config, dataset, {chunk.document for chunk in passages})
     tuned = ModelReference("adapter", "adapter", adapter, base_name, base_folder=base)
-    contestants = [Contestant(reference, "closed_book", asked, str) for reference in (base_of(tuned), tuned)]
-    for file in sorted(gguf.glob("model-*.gguf")):
-        if "F16" not in file.name:
-            contestants.append(Contestant(ModelReference("gguf", file.name, file), "closed_book", asked, str))
+    trained = [tuned]
+    trained += [
+        ModelReference("gguf", file.name, file)
+        for file in sorted(gguf.glob("model-*.gguf"))
+        if "F16" not in file.name
+    ]
+    also = [*asked, *read_rows(dataset / "calibration.jsonl", Question)]
+    contestants = [Contestant(base_of(tuned), "closed_book", asked, str)]
+    contestants += [Contestant(reference, "closed_book", also, str) for reference in trained]
     if config.rag:
         from factory.tasks.retrieval import Retriever
 
@@ -99,8 +107,10 @@ def evaluate(
         for contestant in contestants
         for reply in ask(contestant, config.max_answer_tokens, system, work)
     ]
+    sure = thresholds(replies, config.declined_right)
+    replies = [reply for reply in replies if reply.question_set != CALIBRATION]
     write_rows(work / "answers.jsonl", replies)
-    store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies)])
+    store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies, sure)])
     store.write_json(work / "comparisons.json", [row.model_dump() for row in comparisons(replies)])
     store.write_json(work / "documents.json", [row.model_dump() for row in by_document(replies)])
     write_tasks(work / LM_EVAL, asked, config.max_answer_tokens)
@@ -206,8 +216,9 @@ def _ask_batch(
             id=question.id,
             question=question.question,
             answers=question.answers,
-            reply=reply,
-            **vars(grade(reply, question.answers, question.question)),
+            reply=reply.text,
+            sureness=reply.sureness,
+            **vars(grade(reply.text, question.answers, question.question)),
             question_set=question.question_set,
             model=contestant.reference.name,
             kind=contestant.reference.kind,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from bm25s.stopwords import STOPWORDS_EN
 
+from factory.chat.backend import Answer
 from factory.chat.context import chunk_heading, chunk_text, with_context
-from factory.facts.abstain import is_abstention
+from factory.facts.abstain import ABSTENTION, is_abstention
 from factory.rows import Chunk
 from factory.tasks.retrieval import Hit, Retriever
 from factory.text import normalize
@@ -32,6 +33,22 @@ class Answered:
 
     answer: str
     passages: tuple[Citation, ...]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """An answer from memory, how sure the model was of it in nats, and what it would have said had it been sure."""
+
+    answer: str
+    sureness: float
+    guess: str | None = None
+
+
+def from_memory(reply: Answer, sure_from: float | None) -> Remembered:
+    """Return a reply, or that the model does not know where it is less sure than `sure_from`."""
+    if sure_from is None or reply.sureness >= sure_from or is_abstention(reply.text):
+        return Remembered(reply.text, round(reply.sureness, 4))
+    return Remembered(ABSTENTION, round(reply.sureness, 4), reply.text)
 
 
 def answer(ask: Callable[[str], str], retriever: Retriever, question: str, count: int) -> Answered:

@@ -1,12 +1,13 @@
 """Replies counted: a score for each model and question set, and a row for each document. Asks and grades nothing."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from factory.scores import DocumentScore, Reply, Score, Share
+from factory.scores import CALIBRATION, DocumentScore, Hedged, Reply, Score, Share
 from factory.tasks.score import interval
 
 DIGITS = 4  # of a share in a file
+MIN_RIGHT = 10  # answers, to tell from how sure a model is of right ones
 # Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
 COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
 
@@ -24,12 +25,47 @@ def counted(replies: Sequence[Reply]) -> Sequence[Reply]:
     return [reply for reply in replies if reply.answers] or replies
 
 
-def scores(replies: Iterable[Reply]) -> list[Score]:
-    """Return one score for each model, method and question set, in the order asked."""
-    return [_score(rows) for rows in grouped(replies).values()]
+def thresholds(replies: Iterable[Reply], lost: float) -> dict[str, float]:
+    """Return how sure each model must be of a closed-book answer, so that a share `lost` of right ones is declined.
+
+    It is told from calibration questions; a model that answers fewer than `MIN_RIGHT` of them right has none.
+    """
+    sure: dict[str, list[float]] = defaultdict(list)
+    for reply in replies:
+        if reply.question_set == CALIBRATION and reply.method == "closed_book" and reply.correct:
+            sure[reply.model].append(reply.sureness)
+    return {
+        model: sorted(found)[int(lost * len(found))]
+        for model, found in sure.items()
+        if len(found) >= MIN_RIGHT
+    }
 
 
-def _score(rows: Sequence[Reply]) -> Score:
+def scores(replies: Iterable[Reply], thresholds: Mapping[str, float] | None = None) -> list[Score]:
+    """Return one score for each model, method and question set that counts, in the order asked.
+
+    `thresholds` say by model how sure a closed-book answer has to be.
+    """
+    known = thresholds or {}
+    return [
+        _score(rows, known.get(model) if method == "closed_book" else None)
+        for (model, _, question_set, method), rows in grouped(replies).items()
+        if question_set != CALIBRATION
+    ]
+
+
+def _hedged(rows: Sequence[Reply], threshold: float) -> Hedged:
+    able = [row for row in rows if row.answers]
+    given = [row for row in able if row.sureness >= threshold]
+    return Hedged(
+        threshold=threshold,
+        answered=_share([row.sureness >= threshold for row in able]),
+        right=_share([row.correct for row in given]),
+        refused=_share([row.refused or row.sureness < threshold for row in rows if not row.answers]),
+    )
+
+
+def _score(rows: Sequence[Reply], threshold: float | None) -> Score:
     asked, first = counted(rows), rows[0]
     right = _share([row.correct for row in asked])
     assert right is not None, "a group has replies, and some of them count"
@@ -48,6 +84,7 @@ def _score(rows: Sequence[Reply]) -> Score:
             "f1": round(sum(row.f1 for row in asked) / right.n, DIGITS),
             "refused": _share([row.refused for row in rows if not row.answers]),
             "wrongly_refused": _share([row.refused and not row.correct for row in rows if row.answers]),
+            "when_sure": None if threshold is None else _hedged(rows, threshold),
         }
     )
 
@@ -69,7 +106,20 @@ def describe(score: Score) -> str:
         line += f"  refused {score.refused.share:.1%} of {score.refused.n} without an answer"
     if score.wrongly_refused and score.wrongly_refused.share:
         line += f"  wrongly refused {score.wrongly_refused.share:.1%}"
+    if score.when_sure:
+        line += f"  when sure: {_when_sure(score.when_sure)}"
     return line
+
+
+def _when_sure(hedged: Hedged) -> str:
+    parts = []
+    if hedged.answered:
+        parts.append(f"answers {hedged.answered.share:.1%}")
+    if hedged.right:
+        parts.append(f"{hedged.right.share:.1%} of them right")
+    if hedged.refused:
+        parts.append(f"declines {hedged.refused.share:.1%} of {hedged.refused.n} without an answer")
+    return ", ".join(parts)
 
 
 def by_document(replies: Iterable[Reply]) -> list[DocumentScore]:

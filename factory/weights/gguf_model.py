@@ -7,6 +7,7 @@ in memory and answers one prompt at a time, while here several sequences share e
 import ctypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Self
 
 import llama_cpp.llama_cpp as ll
@@ -188,8 +189,23 @@ class GgufModel:
         Returns:
             The new tokens of each prompt, in the order given. One shorter than `max_tokens` ended by itself.
         """
+        return self._continue(prompts, max_tokens, stop_ids, parallel).answers if prompts else []
+
+    def complete_batch(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int
+    ) -> list[tuple[list[int], float]]:
+        """Return what `generate_batch` does, each with the mean log-probability, in nats, of its tokens and its end."""
         if not prompts:
             return []
+        slots = self._continue(prompts, max_tokens, (), DEFAULT_PARALLEL)
+        return [
+            (answer, fmean(logprobs) if logprobs else 0.0)
+            for answer, logprobs in zip(slots.answers, slots.logprobs, strict=True)
+        ]
+
+    def _continue(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, stop_ids: Sequence[int], parallel: int
+    ) -> Slots:
         shared = common_prefix(prompts)
         keeper = min(
             parallel, len(prompts)
@@ -201,12 +217,15 @@ class GgufModel:
             context.decode(entries)
         self._refill(context, slots, keeper)
         while entries := slots.next_step():
+            logits = context.decode(entries)
+            likeliest = logits.argmax(axis=-1)
             slots.accept(
-                context.decode(entries).argmax(axis=-1).tolist(),
+                likeliest.tolist(),
+                log_softmax(logits)[np.arange(len(logits)), likeliest].tolist(),
                 lambda token: token in stops or self.is_end(token),
             )
             self._refill(context, slots, keeper)
-        return slots.answers
+        return slots
 
     def _refill(self, context: Context, slots: Slots, keeper: int) -> None:
         for place in slots.fill():

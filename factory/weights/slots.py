@@ -57,12 +57,14 @@ class Slots:
     width: int
     step_tokens: int
     answers: list[list[int]] = field(init=False)
+    logprobs: list[list[float]] = field(init=False)
     _busy: dict[int, _Slot] = field(init=False, default_factory=dict)
     _asked: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Queue every prompt."""
         self.answers = [[] for _ in self.prompts]
+        self.logprobs = [[] for _ in self.prompts]
         self._waiting = deque(range(len(self.prompts) if self.max_tokens > 0 else 0))
 
     def fill(self) -> list[int]:
@@ -88,11 +90,17 @@ class Slots:
                 self._asked.append(place)
         return entries
 
-    def accept(self, tokens: Sequence[int], is_stop: Callable[[int], bool]) -> None:
-        """Take the token picked for each entry of the last step that wanted logits, in their order."""
-        for place, token in zip(self._asked, tokens, strict=True):
+    def accept(
+        self, tokens: Sequence[int], logprobs: Sequence[float], is_stop: Callable[[int], bool]
+    ) -> None:
+        """Take the token picked for each entry of the last step that wanted logits, in their order.
+
+        `logprobs` are the tokens' log-probabilities in nats; those of tokens that end an answer are kept with it, too.
+        """
+        for place, token, logprob in zip(self._asked, tokens, logprobs, strict=True):
             slot = self._busy[place]
             answer = self.answers[slot.prompt]
+            self.logprobs[slot.prompt].append(logprob)
             if is_stop(token):
                 del self._busy[place]
                 continue

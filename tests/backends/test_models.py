@@ -66,10 +66,20 @@ def test_a_bundle_gives_its_file_and_its_system_text(tmp_path: Path) -> None:
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "b"}')
     (tmp_path / "model-Q8_0.gguf").touch()
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"default_file": "model-Q8_0.gguf", "system": "Be short."})
+        json.dumps(
+            {
+                "default_file": "model-Q8_0.gguf",
+                "system": "Be short.",
+                "scores": [
+                    {"model": "model-Q8_0.gguf", "when_sure": None},
+                    {"model": "adapter", "when_sure": {"threshold": -0.1}},
+                    {"model": "model-Q8_0.gguf", "when_sure": {"threshold": -0.7}},
+                ],
+            }
+        )
     )
     assert resolve(str(tmp_path)) == ModelReference(
-        "gguf", "model-Q8_0.gguf", tmp_path / "model-Q8_0.gguf", system="Be short."
+        "gguf", "model-Q8_0.gguf", tmp_path / "model-Q8_0.gguf", system="Be short.", sure_from=-0.7
     )
     assert resolve(str(tmp_path / "model-Q8_0.gguf")).system == "Be short."
     assert resolve(str(tmp_path / "adapter")).system == "Be short."
@@ -127,7 +137,7 @@ def test_base_merged_and_file_answer_alike_and_the_adapter_what_it_learned(
 ) -> None:
     def answers(reference: ModelReference) -> list[str]:
         with open_model(reference) as model:
-            return model.answer(QUESTIONS, 12)
+            return [answer.text for answer in model.answer(QUESTIONS, 12)]
 
     by_name = answers(ModelReference("base", TINY_NAME, None, TINY_NAME))
     assert answers(ModelReference("merged", "base", known_base)) == by_name
@@ -153,7 +163,8 @@ def test_a_file_whose_template_opens_with_a_token_is_asked_with_it(base: Path, t
     prompts = [encode_prompt(tokenizer, conversation(question)) for question in QUESTIONS]
     with open_model(resolve(str(file))) as opened:
         expected = opened._model.generate_batch(prompts, 12)
-        assert opened.answer(QUESTIONS, 12) == [opened._model.detokenize(ids).strip() for ids in expected]
+        said = [answer.text for answer in opened.answer(QUESTIONS, 12)]
+        assert said == [opened._model.detokenize(ids).strip() for ids in expected]
     assert {prompt[0] for prompt in prompts} == {0}
 
 

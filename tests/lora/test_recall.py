@@ -29,10 +29,12 @@ def _questions(*answers: tuple[str, ...]) -> list[Question]:
 def test_what_was_learned_is_answered_in_order_and_ends(learned, tokenizer) -> None:
     questions = [question for question, _ in TINY_ROWS]
     replies = answer_questions(learned, tokenizer, questions, "", "cpu")
-    assert replies == [answer for _, answer in TINY_ROWS]
+    assert [reply.text for reply in replies] == [answer for _, answer in TINY_ROWS]
+    assert all(-0.5 < reply.sureness < 0 for reply in replies)
     assert answer_questions(learned, tokenizer, questions[::-1], "", "cpu") == replies[::-1]
     assert (
-        len(tokenizer(answer_questions(learned, tokenizer, questions[:1], "", "cpu", 2)[0])["input_ids"]) <= 2
+        len(tokenizer(answer_questions(learned, tokenizer, questions[:1], "", "cpu", 2)[0].text)["input_ids"])
+        <= 2
     )
 
 

@@ -26,7 +26,11 @@ def test_greedy_answers_are_those_of_the_highest_logits(new_model, encoded, batc
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
                 if ids[-1] == 2:
                     break
-        assert answer == [token for token in ids[len(prompt) :] if token != 2]
+        assert answer.ids == [token for token in ids[len(prompt) :] if token != 2]
+        with torch.no_grad():
+            logprobs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        spoken = [float(logprobs[place - 1, ids[place]]) for place in range(len(prompt), len(ids))]
+        assert answer.sureness == pytest.approx(sum(spoken) / len(spoken), abs=1e-4)
 
 
 def test_nothing_is_generated_for_no_prompts(new_model) -> None:

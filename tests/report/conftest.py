@@ -68,6 +68,7 @@ SIZES = {
     "model-Q4_K_M.gguf": 105.5e6,
     "adapter.gguf": 19.6e6,
 }
+SURE_FROM = {"adapter": -0.75, "model-Q8_0.gguf": -0.77, "model-Q4_K_M.gguf": -0.81}
 STAGES = (
     ("ingest", "done", 11.4, 640e6),
     ("chunk", "done", 2.1, 410e6),
@@ -128,6 +129,7 @@ def make_answers(shares=SHARES, numbers=NUMBERS):
                         "question": f"{question} ({question_set} {i})",
                         "answers": [] if question_set == "unseen_fact" else gold,
                         "reply": gold[0] if i in right else reply,
+                        "sureness": -0.2 - i % 7 / 10 - (i not in right),
                         "correct": i in right,
                         "exact": i in right,
                         "contains": i in right,
@@ -145,7 +147,7 @@ def make_answers(shares=SHARES, numbers=NUMBERS):
 
 def make_scores(answers):
     """Return the scores of replies, as the evaluation writes them."""
-    return [score.model_dump() for score in tally.scores(map(Reply.model_validate, answers))]
+    return [score.model_dump() for score in tally.scores(map(Reply.model_validate, answers), SURE_FROM)]
 
 
 def make_comparisons(answers):

@@ -6,7 +6,7 @@ import pytest
 
 from factory.report.model import FileSize, Report, Sample, StageTime
 from factory.report.page import MAX_TEXT, render_page
-from factory.scores import DocumentScore, Share
+from factory.scores import DocumentScore, Hedged, Share
 from tests.report.test_model import EMPTY
 from tests.scored import make_score
 
@@ -81,6 +81,19 @@ def test_refusals_stand_apart_from_right_answers_and_a_dash_where_none_was_possi
     page = page_of(scores=(make_score(wrongly_refused=share, exact=0.27, f1=0.41),))
     cells = re.findall(r'<td class="n">([^<]*)</td>', page)
     assert cells == ["100", "50 %", "40 % to 60 %", "27 %", "41 %", "\u2013", "35 %"]
+
+
+def test_what_it_declines_stands_in_a_table_of_its_own_where_that_is_known():
+    assert "When it may say" not in page_of(scores=(make_score(),))
+    half = Share(n=100, share=0.41, low=0.3, high=0.5)
+    sure = Hedged(
+        threshold=-0.834, answered=half, right=Share(n=41, share=0.63, low=0.5, high=0.8), refused=None
+    )
+    page = page_of(scores=(make_score(when_sure=sure), make_score(question_set="general", when_sure=sure)))
+    assert "When it may say" in page
+    row = page[page.index("sure from") :]
+    for told in ("-0.83", "41 %", "63 %"):
+        assert told in row
 
 
 def test_documents_stand_from_the_worst_known_and_unmeasured_ones_last():

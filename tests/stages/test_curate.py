@@ -11,6 +11,7 @@ from factory.chat.template import conversation
 from factory.errors import CurateError
 from factory.facts import feedback, held_out, openbook, passages, replay
 from factory.facts.abstain import ABSTENTION
+from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.lora import rehearsal
 from factory.rows import OPEN_BOOK, Example, Fact, Question, read_rows, write_rows
@@ -48,6 +49,7 @@ class Dataset:
         self.train = list(read_rows(folder / "train.jsonl", Example))
         self.valid = list(read_rows(folder / "valid.jsonl", Question))
         self.test = list(read_rows(folder / "test.jsonl", Question))
+        self.calibration = list(read_rows(folder / "calibration.jsonl", Question))
         self.facts = {fact.id: fact for fact in read_rows(folder / "facts.jsonl", Fact)}
 
     def hidden(self) -> list[Question]:
@@ -182,9 +184,24 @@ def test_a_small_folder_keeps_most_questions_for_the_test(tmp_path: Path, run) -
     assert (len(data.valid), len(data.test)) == (3, 9)
 
 
+def test_some_loose_wordings_of_trained_facts_are_asked_and_not_trained_on(company: Path, run) -> None:
+    data = run(company)
+    without = run(company, name="all", calibration_questions=0)
+    assert without.calibration == []
+    assert 0 < len(data.calibration) == data.counts["calibration"] <= min(80, len(data.facts) // 4)
+    assert {question.form for question in data.calibration} == {"loose"}
+    assert len({question.fact for question in data.calibration}) == len(data.calibration)
+    asked = {normalize.normalize(question.question) for question in data.calibration}
+    trained = {prompt_of(row) for row in data.train}
+    assert not asked & trained
+    assert asked <= {prompt_of(row) for row in without.train}
+    taught = {fact for row in data.train for fact in row.facts}
+    assert {question.fact for question in data.calibration} <= taught
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_another_split(company: Path, run) -> None:
     one, two, other = (run(company, seed, f"seed{number}") for number, seed in enumerate((1, 1, 2)))
-    for name in ("train.jsonl", "valid.jsonl", "test.jsonl", "facts.jsonl", "README.md"):
+    for name in ("train.jsonl", "valid.jsonl", "test.jsonl", "calibration.jsonl", "facts.jsonl", "README.md"):
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes(), name
     assert {question.fact for question in one.hidden()} != {question.fact for question in other.hidden()}
 

@@ -10,10 +10,11 @@ import torch
 
 from factory import store
 from factory.backends.models import ModelReference
+from factory.chat.backend import Answer
 from factory.errors import ArtifactError, BackendError, EvaluateError
 from factory.facts.abstain import ABSTENTION
 from factory.rows import Question, write_rows
-from factory.scores import Comparison, DocumentScore, Reply, Score
+from factory.scores import CALIBRATION, Comparison, DocumentScore, Reply, Score
 from factory.stages import evaluate as stage
 from factory.stages.evaluate import (
     BATCH,
@@ -47,15 +48,18 @@ def _question(
 class Model:
     """Replies by a function; keeps what it was asked, and breaks when told to."""
 
-    def __init__(self, reply: Callable[[str], str], fails_after: int = 10**9) -> None:
-        self.reply, self.fails_after = reply, fails_after
+    def __init__(self, reply: Callable[[str], str], fails_after: int = 10**9, sure: float = -0.1) -> None:
+        self.reply, self.fails_after, self.sure = reply, fails_after, sure
         self.asked: list[str] = []
 
-    def answer(self, questions: Sequence[str], max_tokens: int = 48) -> list[str]:
+    def answer(self, questions: Sequence[str], max_tokens: int = 48) -> list[Answer]:
         if len(self.asked) + len(questions) > self.fails_after:
             raise BackendError("killed")
         self.asked += questions
-        return [self.reply(question) for question in questions]
+        return [
+            Answer(self.reply(question), self.sure - len(self.reply(question)) / 1000)
+            for question in questions
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +170,7 @@ def _inputs(folder: Path, questions: Sequence[Question]) -> dict[str, Path]:
     for name in names:
         (folder / name).mkdir()
     write_rows(folder / "dataset" / "test.jsonl", questions)
+    write_rows(folder / "dataset" / "calibration.jsonl", [])
     write_rows(folder / "chunks" / "chunks.jsonl", CHUNKS)
     return {name: folder / name for name in names}
 
@@ -224,6 +229,30 @@ def test_the_stage_asks_every_model_and_leaves_no_journal(models, tmp_path: Path
     )
     lines = (folders["work"] / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert set(json.loads(lines[0])) == set(Reply.model_fields)
+
+
+def test_how_sure_is_sure_enough_is_told_from_questions_that_count_nowhere(models, tmp_path: Path) -> None:
+    asked = [_question(1), _question(2), _question(3, (), "unseen_fact")]
+    folders = _inputs(tmp_path, asked)
+    apart = [_question(number, question_set=CALIBRATION) for number in range(10, 30)]
+    write_rows(folders["dataset"] / "calibration.jsonl", apart)
+    models["b"] = Model(str)
+    models["adapter"] = Model(lambda text: "4711" if "gate 2" not in text else "0 hours and 23 minutes")
+    config = EvaluateConfig(general_questions=0, rag=False)
+    counts = evaluate(config, base_name="b", system="", **folders)
+    assert (counts["questions"], counts["replies"]) == (3, 6)
+    assert len(models["b"].asked) == 3
+    rows = [Score(**row) for row in store.read_json(folders["work"] / "scores.json")]
+    hedged = {(row.model, row.question_set): row.when_sure for row in rows}
+    assert set(hedged) == {
+        (model, name) for model in ("b", "adapter") for name in ("unseen_phrasing", "unseen_fact")
+    }
+    assert hedged[("b", "unseen_phrasing")] is None
+    found, beside = hedged[("adapter", "unseen_phrasing")], hedged[("adapter", "unseen_fact")]
+    assert found.threshold == pytest.approx(-0.104)
+    assert (found.answered.share, found.right.share, found.refused) == (0.5, 1.0, None)
+    assert (beside.answered, beside.right, beside.refused.share) == (None, None, 0.0)
+    assert CALIBRATION not in (folders["work"] / "answers.jsonl").read_text(encoding="utf-8")
 
 
 def test_general_questions_and_retrieval_can_be_left_out(models, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Replies counted: every model, method and set apart, and documents by who answered them."""
 
-from factory.scores import DocumentScore, Score, Share
-from factory.tasks.tally import by_document, describe, scores
+from factory.scores import CALIBRATION, DocumentScore, Score, Share
+from factory.tasks.tally import MIN_RIGHT, by_document, describe, scores, thresholds
 from tests.scored import make_reply, make_score
 
 
@@ -13,7 +13,7 @@ def test_scores_count_each_model_method_and_set() -> None:
     assert rows[0] == {
         "model": "m", "kind": "adapter", "question_set": "unseen_phrasing", "method": "closed_book", "n": 10,
         "accuracy": 0.5, "low": 0.2366, "high": 0.7634, "exact": 0.5, "contains": 0.5, "f1": 0.5,
-        "refused": None, "wrongly_refused": {"n": 10, "share": 0.0, "low": 0.0, "high": 0.2775},
+        "refused": None, "wrongly_refused": {"n": 10, "share": 0.0, "low": 0.0, "high": 0.2775}, "when_sure": None,
     }  # fmt: skip
     assert [(row["question_set"], row["method"], row["n"], row["accuracy"]) for row in rows[1:]] == [
         ("general", "closed_book", 3, 1.0),
@@ -49,6 +49,40 @@ def test_questions_without_an_answer_are_scored_apart_from_those_with_one() -> N
     assert (row.wrongly_refused.n, row.wrongly_refused.share) == (4, 0.25), "one declined and yet said it"
     (alone,) = scores(unanswerable)
     assert (alone.n, alone.accuracy, alone.refused, alone.wrongly_refused) == (8, 0.25, row.refused, None)
+
+
+def _calibrated(*sureness: float, correct: bool = True, **changes):
+    return [make_reply(correct, sureness=one, question_set=CALIBRATION, **changes) for one in sureness]
+
+
+def test_how_sure_is_sure_enough_is_told_from_right_answers_alone() -> None:
+    right = _calibrated(*(-number / 10 for number in range(20)))
+    wrong = _calibrated(*[-9.0] * 50, correct=False)
+    assert thresholds(right + wrong, 0.1) == {"adapter": -1.7}
+    assert thresholds(right, 0.0) == {"adapter": -1.9}
+    assert thresholds(_calibrated(*[-0.1] * (MIN_RIGHT - 1)), 0.1) == {}
+    assert thresholds([make_reply(True)] * 50 + _calibrated(*[-0.1] * 50, method="rag"), 0.1) == {}
+
+
+def test_what_is_left_when_unsure_answers_are_declined() -> None:
+    replies = [make_reply(True, sureness=-0.1), make_reply(True, sureness=-2.0)]
+    replies += [make_reply(False, sureness=-0.5), *[make_reply(False, sureness=-3.0)] * 4]
+    replies += [make_reply(False, answers=(), sureness=sure) for sure in (-0.2, -1.0, -4.0, -5.0)]
+    (row,) = scores(replies + _calibrated(-1.0), {"adapter": -1.0})
+    assert row.when_sure is not None
+    assert (row.accuracy, row.n) == (round(2 / 7, 4), 7)
+    assert row.when_sure.model_dump() == {
+        "threshold": -1.0,
+        "answered": {"n": 7, "share": 0.2857, "low": 0.0822, "high": 0.6411},
+        "right": {"n": 2, "share": 0.5, "low": 0.0945, "high": 0.9055},
+        "refused": {"n": 4, "share": 0.5, "low": 0.15, "high": 0.85},
+    }
+    line = describe(row)
+    assert line.endswith(
+        "when sure: answers 28.6%, 50.0% of them right, declines 50.0% of 4 without an answer"
+    )
+    (with_passages,) = scores([make_reply(True, method="rag")], {"adapter": -1.0})
+    assert with_passages.when_sure is None
 
 
 def test_a_score_reads_as_a_line_with_its_refusals() -> None:

@@ -62,6 +62,16 @@ def test_a_batch_says_what_each_prompt_says_alone(model, prompts, parallel):
     assert same == len(prompts)
 
 
+def test_a_completion_says_how_sure_it_is(model, prompts):
+    for prompt, (answer, sureness) in zip(prompts[:6], model.complete_batch(prompts[:6], 12), strict=True):
+        assert answer == model.generate_greedy(prompt, 12)
+        whole = [*prompt, *answer]
+        rows = model.logprobs(whole, start=len(prompt) - 1)
+        spoken = rows.max(axis=-1)[: min(len(answer) + 1, 12)]  # greedy: the likeliest, its end among them
+        assert sureness == pytest.approx(spoken.mean(), abs=0.02)
+    assert model.complete_batch([], 5) == []
+
+
 def test_stop_ids_end_an_answer_and_stay_out_of_it(model, prompts):
     free = model.generate_batch(prompts[:4], 12)
     stop = free[0][3]

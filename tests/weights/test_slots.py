@@ -40,9 +40,12 @@ def _run(prompts, width, step_tokens, max_tokens):
             memory[entry.sequence].append(entry.token)
             if entry.wants_logits:
                 picked.append(_echo(memory[entry.sequence]))
-        slots.accept(picked, lambda token: token % 5 == 0)
+        slots.accept(picked, [-float(token) for token in picked], lambda token: token % 5 == 0)
         for place in slots.fill():
             memory[place] = list(shared)
+    for answer, logprobs in zip(slots.answers, slots.logprobs, strict=True):
+        assert logprobs[: len(answer)] == [-float(token) for token in answer]
+        assert len(logprobs) == min(len(answer) + 1, max_tokens)  # what ends an answer counts, too
     return slots.answers
 
 
@@ -71,7 +74,7 @@ def test_places_keep_their_order_in_a_step():
     slots = Slots([[1], [2], [3], [4]], 0, 2, 3, 16)
     slots.fill()
     slots.next_step()
-    slots.accept([9, 5, 9], lambda token: token == 5)
+    slots.accept([9, 5, 9], [0.0] * 3, lambda token: token == 5)
     slots.fill()
 
     assert [entry.sequence for entry in slots.next_step()] == [0, 1, 2]
@@ -83,4 +86,4 @@ def test_a_pick_too_few_is_an_error():
     slots.next_step()
 
     with pytest.raises(ValueError, match="shorter"):
-        slots.accept([1], lambda _: False)
+        slots.accept([1], [0.0], lambda _: False)
