@@ -137,6 +137,21 @@ class Fact(Row):
     evidence: Evidence
 
 
+class Claim(Row):
+    """What a document states of something in question, and the day that it states; empty if none."""
+
+    fact: Fact
+    date: str
+
+
+class Conflict(Row):
+    """A question that documents answer differently; `believed` is the id of the fact that is taught, if one is."""
+
+    question: str
+    claims: tuple[Claim, ...]
+    believed: str | None
+
+
 class Message(Row):
     """One turn of a conversation, in the shape TRL and the OpenAI API use."""
 

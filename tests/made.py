@@ -78,4 +78,5 @@ def write_examples(folder: Path, facts: Sequence[Fact], rows: Sequence[Example])
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "facts.jsonl", facts)
     write_rows(folder / "examples.jsonl", rows)
+    write_rows(folder / "conflicts.jsonl", [])
     return folder

@@ -9,7 +9,7 @@ Knows passages, facts and rows; what is near is told by its caller.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -18,7 +18,8 @@ from factory.chat.context import chunk_text, split_turn, with_context
 from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
 from factory.facts.altered import Alternatives, replacer
-from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact, Message
+from factory.facts.conflicts import Refuted
+from factory.rows import OPEN_BOOK, Chunk, Element, Evidence, Example, Fact, Message
 from factory.text import normalize
 from factory.text.chunking import cut_smaller, leave_out
 from factory.text.segment import Piece, sentences
@@ -100,14 +101,35 @@ def cut_passages(
     return found
 
 
+def without_refuted(chunk: Chunk, refuted: Refuted) -> Chunk:
+    """Return a chunk without the sentences and rows in which its document is not believed."""
+    if chunk.document not in refuted.documents:
+        return chunk
+    pieces = (
+        Evidence(
+            document=chunk.document,
+            start=element.start + piece.start,
+            end=element.start + piece.end,
+            text=piece.text,
+        )
+        for element in chunk.elements
+        for piece in _pieces(element)
+    )
+    return leave_out(chunk, [(piece.start, piece.end) for piece in pieces if refuted.tells(piece)])
+
+
 def _telling(chunk: Chunk, facts: Sequence[Fact]) -> Iterator[tuple[int, int]]:
     """Yield the stretches of a chunk's document that tell one of its facts."""
     for fact in facts:
         yield fact.evidence.start, fact.evidence.end
     for element in chunk.elements if facts else ():
-        for piece in _lines(element.text) if element.cells else sentences(element.text):
+        for piece in _pieces(element):
             if any(_tells(piece.text, fact) for fact in facts):
                 yield element.start + piece.start, element.start + piece.end
+
+
+def _pieces(element: Element) -> Iterable[Piece]:
+    return _lines(element.text) if element.cells else sentences(element.text)
 
 
 def _lines(text: str) -> Iterator[Piece]:

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from factory import hardware, store
+from factory import hardware, rows, store
 from factory.artifacts import RECORD, read_record
 from factory.bundle.manifest import MANIFEST, BundleFile, Gate, all_files, read_manifest
 from factory.errors import ArtifactError, ExportError
 from factory.report.model import (
+    Claim,
+    Conflict,
     DocumentLoss,
     FileSize,
     LossPoint,
@@ -95,6 +97,7 @@ def gather(out: Path, *, recipe_name: str, stages: Sequence[dict[str, Any]], fai
         gates=tuple(gates),
         stages=tuple(StageTime.model_validate(stage) for stage in stages),
         quarantined=tuple(found.lines("corpus/quarantine.jsonl", QuarantinedFile)),
+        conflicts=tuple(found.attempt("dataset/conflicts.jsonl", _conflicts, [])),
         files=tuple(found.attempt(f"bundle/{MANIFEST}", _bundle_files, [])),
         left_out=bundle.left_out if bundle else (),
         sizes=_sizes(found, scores),
@@ -159,6 +162,19 @@ def _verdict(
     return (
         f"{stopped} {verdict(scores, gates, comparisons)}" if scores else f"{stopped} Nothing was measured."
     )
+
+
+def _conflicts(path: Path) -> list[Conflict]:
+    return [_conflict(row) for row in rows.read_rows(path, rows.Conflict)]
+
+
+def _conflict(row: rows.Conflict) -> Conflict:
+    claims = [
+        Claim(document=claim.fact.evidence.document, answer=claim.fact.answer, date=claim.date)
+        for claim in row.claims
+    ]
+    believed = (claim.fact.answer for claim in row.claims if claim.fact.id == row.believed)
+    return Conflict(question=row.question, claims=tuple(claims), believed=next(believed, None))
 
 
 def _bundle_files(manifest: Path) -> list[BundleFile]:

@@ -24,6 +24,22 @@ class QuarantinedFile(Frozen):
     detail: str
 
 
+class Claim(Frozen):
+    """What one document answers, masked as the dataset is, and the day that it states; empty if none."""
+
+    document: str
+    answer: str
+    date: str
+
+
+class Conflict(Frozen):
+    """A question that documents answer differently; `believed` is the answer that is taught, None if none is."""
+
+    question: str
+    claims: tuple[Claim, ...]
+    believed: str | None
+
+
 class DocumentLoss(Frozen):
     """The trained model's mean loss, in nats a token, on some training rows of one document."""
 
@@ -92,6 +108,7 @@ class Report(Frozen):
     gates: tuple[Gate, ...]
     stages: tuple[StageTime, ...]
     quarantined: tuple[QuarantinedFile, ...]
+    conflicts: tuple[Conflict, ...]
     files: tuple[BundleFile, ...]
     left_out: tuple[str, ...]
     sizes: tuple[FileSize, ...]

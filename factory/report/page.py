@@ -15,6 +15,7 @@ from factory.scores import DocumentScore, Score
 
 NOTHING = "\u2013"
 MAX_ROWS = 200
+MAX_CLAIMS = 10  # of one conflict
 MAX_TEXT = 400
 TITLES = {
     "user": "Your own questions",
@@ -77,6 +78,7 @@ def render_page(report: Report) -> str:
         settings=_settings(report),
         failed_gates=[gate for gate in report.gates if not gate.passed],
         max_rows=MAX_ROWS,
+        max_claims=MAX_CLAIMS,
         methods=METHODS,
     )
 

@@ -12,9 +12,11 @@ from tokenizers import Tokenizer
 from factory import store
 from factory.errors import CurateError
 from factory.facts import abstain, card, feedback, held_out, loose, openbook, replay
+from factory.facts.conflicts import Refuted
 from factory.facts.held_out import prompt_of
+from factory.facts.masked import mask_conflict, mask_fact
 from factory.facts.phrasing import TEST_FORMS
-from factory.rows import Chunk, Example, Fact, Message, Question, read_rows, write_rows
+from factory.rows import Chunk, Conflict, Example, Fact, Message, Question, read_rows, write_rows
 from factory.scores import CALIBRATION
 from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
@@ -74,7 +76,7 @@ def curate(
     system: str,
     work: Path,
 ) -> dict[str, Any]:
-    """Write `train.jsonl`, `valid.jsonl`, `test.jsonl`, `calibration.jsonl`, `facts.jsonl` and the card; return counts.
+    """Write the splits, `facts.jsonl`, `conflicts.jsonl` and the dataset card; return counts.
 
     Raises:
         CurateError: nothing is left to train on, a held-out question was found in the training rows, or rows have no
@@ -82,13 +84,15 @@ def curate(
     """
     facts = {fact.id: fact for fact in read_rows(examples / "facts.jsonl", Fact)}
     rows = list(read_rows(examples / "examples.jsonl", Example))
+    conflicts = list(read_rows(examples / "conflicts.jsonl", Conflict))
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     policies = {**DEFAULT_POLICIES, **{str(kind): policy for kind, policy in config.personal_data.items()}}
+    key = store.private_key()
     clean, found = _clean(rows, policies, special)
 
     def cleaner(text: str) -> str | None:
-        result = redact(neutralize(text, special), policies, store.private_key())
+        result = redact(neutralize(text, special), policies, key)
         return None if result.drop else result.text
 
     unseen = _unseen(facts.values(), config.unseen_fact_share, seed)
@@ -111,7 +115,9 @@ def curate(
     hidden = held_out.unseen_questions(clean, unseen, facts)
     general = _replayed(base, round(config.replay * len(facts)), system)
     hidden_facts = [facts[identity] for identity in unseen]
-    below = _open_book(config, chunks, train, hidden_facts, cleaner, tokenizer, seed, system)
+    below = _open_book(
+        config, chunks, train, hidden_facts, Refuted(conflicts), cleaner, tokenizer, seed, system
+    )
     final = [*train, *refusals, *general, *below]
     dropped = held_out.assert_no_leak(final, [*test, *valid, *hidden])
     held_out.assert_no_leak([*train, *refusals], calibration)  # an altered row may happen to ask the same
@@ -119,7 +125,8 @@ def curate(
     write_rows(work / "valid.jsonl", valid)
     write_rows(work / "test.jsonl", [*test, *hidden])
     write_rows(work / "calibration.jsonl", calibration)
-    write_rows(work / "facts.jsonl", (_masked(fact, policies) for fact in facts.values()))
+    write_rows(work / "facts.jsonl", (mask_fact(fact, policies, key) for fact in facts.values()))
+    write_rows(work / "conflicts.jsonl", (mask_conflict(conflict, policies, key) for conflict in conflicts))
     counts = {
         "train": len(final),
         "abstain": len(refusals),
@@ -186,18 +193,6 @@ def _clean(
     return kept, counts
 
 
-def _masked(fact: Fact, policies: Mapping[str, Policy]) -> Fact:
-    """Return a fact without the personal data and secrets that its row was redacted for."""
-    texts = [fact.subject, fact.relation, fact.topic, fact.evidence.text, *fact.answers]
-    masked = redact(SEPARATOR.join(texts), policies, store.private_key()).text.split(SEPARATOR)
-    if masked == texts:
-        return fact
-    subject, relation, topic, shown, *answers = masked
-    evidence = fact.evidence.model_copy(update={"text": shown})
-    changes = {"subject": subject, "relation": relation, "topic": topic, "evidence": evidence}
-    return fact.model_copy(update=changes | {"answer": answers[0], "answers": tuple(answers)})
-
-
 def _unseen(facts: Iterable[Fact], share: float, seed: int) -> set[str]:
     """Choose the facts to withhold: answers of tables and sentences that no other fact repeats."""
     answers: Counter[tuple[str, str]] = Counter()
@@ -257,6 +252,7 @@ def _open_book(
     chunks: Path,
     train: Sequence[Example],
     withheld: Sequence[Fact],
+    refuted: Refuted,
     clean: Callable[[str], str | None],
     tokenizer: Tokenizer,
     seed: int,
@@ -265,7 +261,7 @@ def _open_book(
     """Return rows with passages above their questions, made of rows to train on.
 
     They are made here and not with the others, because only here it is known what is trained on, what is withheld and
-    must stand in no passage, and what must be masked in one.
+    must stand in no passage, and what must be masked in one. What is not believed stands in none either.
     """
     if not config.open_book:
         return []
@@ -290,7 +286,8 @@ def _open_book(
             "shorten the system text"
         )
     current, _ = versions.split(list(read_rows(chunks / "chunks.jsonl", Chunk)))
-    passages = openbook.cut_passages(current, withheld, clean, room, count)
+    believed = [openbook.without_refuted(chunk, refuted) for chunk in current]
+    passages = openbook.cut_passages(believed, withheld, clean, room, count)
     if not passages:
         return []
     index = Index([passage.text for passage in passages])

@@ -10,24 +10,30 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from factory import store
 from factory.backends.registry import TeacherConfig, open_teacher
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
 from factory.facts import extract, feedback, passages
+from factory.facts.conflicts import Refuted, Rule, settle
 from factory.facts.extract import Draft
 from factory.facts.loose import LooseAsker
+from factory.facts.masked import mask_conflict
+from factory.facts.openbook import without_refuted
 from factory.facts.phrasing import TEST_FORMS, Ask, answer_of
 from factory.facts.teacher import reword
-from factory.rows import Chunk, Example, Fact, read_rows, write_rows
+from factory.rows import Chunk, Conflict, Example, Fact, read_rows, write_rows
 from factory.text import normalize, versions
+from factory.text.redact import DEFAULT_POLICIES
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 7
+CODE_VERSION = 8
+NAMED_CLAIMS, CLAIM_CHARACTERS = 4, 80  # of a conflict that stops a run
 
 
 class SynthesizeConfig(BaseModel):
@@ -39,26 +45,45 @@ class SynthesizeConfig(BaseModel):
     sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the machine unless it is an
     endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
     as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
+
+    Where documents whose titles differ in a version or a year at most answer a question differently, `conflicts` says
+    which is believed: the `newest`, if all of them state their day, the one in the first of `folders`, or `none`; `ask`
+    stops there. What is not believed is neither trained on nor tested, but is still found by retrieval. Where none
+    is believed, questions that fit several answers are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_facts_per_document: int = Field(default=200, ge=1)
     loose_wordings: int = Field(default=8, ge=0, le=100)
+    conflicts: Rule = "newest"
+    folders: tuple[str, ...] = ()
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
 
+    @model_validator(mode="after")
+    def _check(self) -> "SynthesizeConfig":
+        if (self.conflicts == "folders") != bool(self.folders):
+            raise ValueError(
+                "folders is given if conflicts is 'folders', and only then: list the most trusted first"
+            )
+        return self
+
 
 def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Path) -> dict[str, Any]:
-    """Write `facts.jsonl` and `examples.jsonl` from chunks and return counts by kind and form.
+    """Write `facts.jsonl`, `conflicts.jsonl` and `examples.jsonl` from chunks and return counts by kind and form.
 
     Raises:
-        SynthesizeError: the chunks state nothing that can be asked for.
+        SynthesizeError: the chunks state nothing that can be asked for, or one is to be asked of a conflict.
     """
     rows = list(read_rows(chunks / "chunks.jsonl", Chunk))
     current, superseded = versions.split(rows)
-    drafts, refused = _consistent(_capped(current, config.max_facts_per_document))
+    stated = [draft for chunk in current for draft in extract.drafts(chunk)]
+    settled, conflicts = settle(stated, current, config.conflicts, config.folders)
+    if conflicts and config.conflicts == "ask":
+        raise SynthesizeError(_ask(conflicts))
+    drafts, refused = _consistent(_capped(settled, config.max_facts_per_document))
     if not drafts:
         raise SynthesizeError(
             f"{len(rows)} chunk(s) state nothing that can be asked for: add documents with tables, "
@@ -74,11 +99,13 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         refused = dict(Counter(refused) + Counter(unclear))
     examples = [example for draft in drafts for example in _examples(draft, system)]
     if config.passages:
-        examples += passages.examples(current, system)
+        refuted = Refuted(conflicts)
+        examples += passages.examples((without_refuted(chunk, refuted) for chunk in current), system)
     told = feedback.examples(config.feedback, system) if config.feedback else []
     examples, num_replaced = _without_contradicted(examples, told)
     unique = {example.id: example for example in [*examples, *told]}
     write_rows(work / "facts.jsonl", [draft.fact for draft in drafts])
+    write_rows(work / "conflicts.jsonl", conflicts)
     write_rows(work / "examples.jsonl", unique.values())
     counts = {
         "facts": len(drafts),
@@ -87,8 +114,24 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         "examples_by_form": dict(Counter(example.form for example in unique.values())),
         "refused": refused,
         "superseded_documents": superseded,
+        "conflicts": len(conflicts),
     }
     return counts | ({"feedback": len(told), "replaced_by_feedback": num_replaced} if told else {})
+
+
+def _ask(conflicts: Sequence[Conflict]) -> str:
+    """Return what to tell of conflicts that nobody settled; nothing personal stands in it."""
+    first = mask_conflict(conflicts[0], dict.fromkeys(DEFAULT_POLICIES, "redact"), store.private_key())
+    answers = {normalize.normalize(claim.fact.answer): claim.fact for claim in first.claims}
+    said = [
+        f"{shorten(fact.answer, CLAIM_CHARACTERS)!r} in {fact.evidence.document!r}"
+        for fact in list(answers.values())[:NAMED_CLAIMS]
+    ]
+    return (
+        f"Documents answer {len(conflicts)} question(s) differently, the first is "
+        f"{shorten(first.question, CLAIM_CHARACTERS)!r}: {', '.join(said)}; correct the documents, or set "
+        "synthesize.conflicts to newest, folders or none"
+    )
 
 
 def _without_contradicted(rows: Sequence[Example], told: Sequence[Example]) -> tuple[list[Example], int]:
@@ -114,13 +157,13 @@ def _plain(row: Example, turn: int) -> str:
     return normalize.normalize(row.messages[turn].content)
 
 
-def _capped(chunks: Iterable[Chunk], limit: int) -> Iterator[Draft]:
+def _capped(drafts: Iterable[Draft], limit: int) -> Iterator[Draft]:
     used: Counter[str] = Counter()
-    for chunk in chunks:
-        for draft in extract.drafts(chunk):
-            if used[chunk.document] < limit:
-                used[chunk.document] += 1
-                yield draft
+    for draft in drafts:
+        document = draft.fact.evidence.document
+        if used[document] < limit:
+            used[document] += 1
+            yield draft
 
 
 def _loosely_asked(drafts: Sequence[Draft], titles: Mapping[str, str], count: int) -> Iterator[Draft]:

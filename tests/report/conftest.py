@@ -8,6 +8,7 @@ import pytest
 
 from factory.scores import Reply
 from factory.tasks import compare, lm_eval, questions, tally
+from tests.made import make_fact
 
 DOCUMENTS = (
     "field/clock-change-march-2026.xlsx",
@@ -173,6 +174,29 @@ def make_gates(failing=()):
     ]
 
 
+def make_conflict(question, answers, believed=None):
+    """Return a conflict of documents, each with its answer and day; `believed` is the number of the right one."""
+    claims = [
+        {"fact": make_fact(number, answer, document).model_dump(), "date": date}
+        for number, (document, answer, date) in enumerate(answers)
+    ]
+    return {
+        "question": question,
+        "claims": claims,
+        "believed": None if believed is None else claims[believed]["fact"]["id"],
+    }
+
+
+CONFLICTS = (
+    make_conflict(
+        "What does a TD-40 cost?",
+        (("archive/prices.xlsx", "£770", "2024-03-01"), ("sales/prices.xlsx", "£810", "2026-02-03")),
+        believed=1,
+    ),
+    make_conflict("When is tea served?", (("a.md", "10:40", ""), ("b.md", "11:00", "2026-02-03"))),
+)
+
+
 def write_run(out, failing=()):
     """Write everything a finished run leaves, but the bundle."""
     write_record(
@@ -213,6 +237,7 @@ def write_run(out, failing=()):
         },
         {"near_duplicate_threshold": 0.9},
     )
+    write_lines(out / "dataset/conflicts.jsonl", CONFLICTS)
     write_record(
         out / "adapter",
         {

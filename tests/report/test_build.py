@@ -14,7 +14,7 @@ from factory.report.charts import accuracy_chart
 from factory.report.model import Report
 from factory.report.page import split_sentence
 from tests.bundle.manifests import make_manifest
-from tests.report.conftest import stage_rows, write_run
+from tests.report.conftest import make_conflict, stage_rows, write_lines, write_run
 from tests.scored import make_score
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}$\\frac{1}{0}$"
@@ -79,6 +79,14 @@ def test_report_json_follows_its_schema_and_holds_the_required_keys(report, run_
     assert len(data["comparisons"]) == 4 + 2 + 2 * 4  # against base and retrieval; two files on four sets
     assert len(data["gates"]) == 8
     assert data["quarantined"][0]["reason"] == "encrypted"
+    assert data["conflicts"][0] == {
+        "question": "What does a TD-40 cost?",
+        "claims": [
+            {"document": "archive/prices.xlsx", "answer": "£770", "date": "2024-03-01"},
+            {"document": "sales/prices.xlsx", "answer": "£810", "date": "2026-02-03"},
+        ],
+        "believed": "£810",
+    }
     assert 400 < len(data["loss"]) <= 500
     assert data["settings"]["corpus"]["source"] == "company"
     assert [len([s for s in data["samples"] if s["correct"] is right]) for right in (True, False)] == [10, 10]
@@ -141,6 +149,40 @@ def test_page_shows_the_verdict_first_and_every_section(report):
         )
     ]
     assert order == sorted(order)
+
+
+def _disagreement(page):
+    """Return the table of conflicts without tags, and what stands below it."""
+    section = page[page.index('id="conflicts"') :]
+    table, below = section[section.index("<tbody>") :].split("</tbody>", 1)
+    return re.sub(r"<[^>]+>", " ", table).split("\n"), below[:300]
+
+
+def test_conflicts_are_listed_with_documents_days_and_what_is_taught(report):
+    rows = [" ".join(row.split()) for row in _disagreement(report[1])[0] if row.strip()]
+    assert rows == [
+        "What does a TD-40 cost? £770 in archive/prices.xlsx , 2024-03-01 £810 in sales/prices.xlsx , 2026-02-03 £810",
+        "When is tea served? 10:40 in a.md 11:00 in b.md , 2026-02-03 none",
+    ]
+
+
+def test_a_run_without_conflicts_shows_no_table_of_them(tmp_path):
+    write_lines(write_run(tmp_path) / "dataset/conflicts.jsonl", [])
+    data = write_report(tmp_path, recipe_name="r", stages=stage_rows(), failure=None)
+    assert data["conflicts"] == []
+    assert "Where documents disagree" not in (tmp_path / "report.html").read_text()
+
+
+def test_many_conflicts_and_many_claims_are_cut_on_the_page_only(tmp_path):
+    many = [(f"{number}.md", f"£{number}", "") for number in range(30)]
+    rows = [make_conflict(f"Question {number}?", many) for number in range(230)]
+    write_lines(write_run(tmp_path) / "dataset/conflicts.jsonl", rows)
+    data = write_report(tmp_path, recipe_name="r", stages=stage_rows(), failure=None)
+    assert {len(conflict["claims"]) for conflict in data["conflicts"]} == {30}
+    table, below = _disagreement((tmp_path / "report.html").read_text())
+    assert sum("Question" in row for row in table) == 200
+    assert "and 20 more" in table[1]
+    assert "30 more stand in report.json" in below
 
 
 def test_the_same_run_gives_the_same_page(report, run_folder):
@@ -238,6 +280,8 @@ def test_hostile_texts_stay_texts(tmp_path):
     (tmp_path / "evaluation/answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     quarantine = {"path": ATTACK, "reason": "corrupt", "detail": ATTACK}
     (tmp_path / "corpus/quarantine.jsonl").write_text(json.dumps(quarantine) + "\n")
+    conflict = make_conflict(ATTACK, [(ATTACK, ATTACK, ATTACK)], believed=0)
+    write_lines(tmp_path / "dataset/conflicts.jsonl", [conflict])
     write_report(
         tmp_path,
         recipe_name=ATTACK,

@@ -14,7 +14,7 @@ from factory.facts.abstain import ABSTENTION
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
 from factory.lora import rehearsal
-from factory.rows import OPEN_BOOK, Example, Fact, Question, read_rows, write_rows
+from factory.rows import OPEN_BOOK, Chunk, Conflict, Example, Fact, Question, read_rows, write_rows
 from factory.stages.curate import CurateConfig, curate
 from factory.stages.synthesize import SynthesizeConfig, synthesize
 from factory.text import normalize
@@ -465,3 +465,76 @@ def test_where_no_passage_may_be_shown_there_are_no_open_book_rows(tmp_path: Pat
     write_rows(tmp_path / "chunks" / "chunks.jsonl", [chunk])
     data = run(_rows(tmp_path, [make_fact(number) for number in range(10, 14)]), **OPEN)
     assert data.counts["open_book"] == 0
+
+
+def _editions(tmp_path: Path, *rows: tuple[str, str, str]) -> Path:
+    """Return examples of two editions of a list, which disagree on these rows, each a key and two values."""
+    chunks: list[Chunk] = []
+    for number, (path, day) in enumerate((("old.md", "2024-03-01"), ("new.md", "2026-02-03"))):
+        table = (("Entry", "Value"), *((row[0], row[1 + number]) for row in rows))
+        shared = (("Model", "Weight"), *((f"TD-{place}", f"{place} kg") for place in range(10, 20)))
+        made = make_chunks(table, "# Weights", shared, path=path, title=f"Office list {day[:4]}")
+        chunks += [chunk.model_copy(update={"metadata": {"date": day}}) for chunk in made]
+    (tmp_path / "chunks").mkdir()
+    (tmp_path / "examples").mkdir()
+    write_rows(tmp_path / "chunks" / "chunks.jsonl", chunks)
+    synthesize(SynthesizeConfig(), chunks=tmp_path / "chunks", system="Be short.", work=tmp_path / "examples")
+    return tmp_path / "examples"
+
+
+def test_secrets_in_claims_are_masked_as_in_rows(tmp_path: Path, run) -> None:
+    rows = (
+        ("Wi-Fi password", "tr0ub4dor&3", "c0rrect-h0rse!9"),
+        ("Contact", "ada.tolvane@example.com", "bo.tolvane@example.com"),
+        ("Fee", "£25", "£31"),
+    )
+    examples = _editions(tmp_path, *rows)
+    assert "tr0ub4dor&3" in (examples / "conflicts.jsonl").read_text(encoding="utf-8")
+    for policy, shown in (("redact", "EMAIL_"), ("drop", "EMAIL_"), ("allow", "ada.tolvane@example.com")):
+        data = run(examples, name=policy, personal_data={"email": policy, "private_email": policy})
+        for secret in ("tr0ub4dor", "c0rrect-h0rse"):
+            assert secret not in data.text()
+        conflicts = list(read_rows(data.folder / "conflicts.jsonl", Conflict))
+        password, contact, fee = conflicts
+        assert {claim.fact.answer[:8] for claim in password.claims} == {"<SECRET_"}
+        assert shown in contact.claims[0].fact.answer
+        assert [claim.fact.answer for claim in fee.claims] == ["£25", "£31"]
+        assert [conflict.believed for conflict in conflicts] == [
+            conflict.claims[1].fact.id for conflict in conflicts
+        ]
+    assert "@example.com" not in (tmp_path / "redact" / "conflicts.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_secret_that_one_claim_names_is_masked_in_all_and_in_the_question(tmp_path: Path, run) -> None:
+    facts = [make_fact(number) for number in range(1, 6)]
+    named, bare = (
+        fact.model_copy(
+            update={
+                "answer": "tr0ub4dor&3",
+                "answers": ("tr0ub4dor&3",),
+                "evidence": fact.evidence.model_copy(update={"text": text}),
+            }
+        )
+        for fact, text in zip(facts, ("The password is tr0ub4dor&3", "| Door | tr0ub4dor&3 |"), strict=False)
+    )
+    examples = _rows(tmp_path, facts)
+    claims = tuple({"fact": fact, "date": ""} for fact in (named, bare))
+    conflict = Conflict.model_validate(
+        {"question": "Is it tr0ub4dor&3 today?", "claims": claims, "believed": None}
+    )
+    write_rows(examples / "conflicts.jsonl", [conflict])
+    assert "tr0ub4dor" not in run(examples).text()
+
+
+def test_what_is_not_believed_is_neither_trained_nor_tested_nor_shown_in_passages(
+    tmp_path: Path, run
+) -> None:
+    data = run(_editions(tmp_path, ("Fee", "£2575", "£3175"), ("Bay", "Larch 72", "Elm 23")), **OPEN)
+    splits = [
+        (data.folder / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "valid", "test")
+    ]
+    for refuted in ("£2575", "Larch 72"):
+        assert [text for text in splits if refuted in text] == []
+    shown = " ".join(row.messages[-2].content for row in _open_book(data) if not row.version)
+    assert "3175" in shown
+    assert "Office list 2024" in shown, "the rest of the document may be shown"

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from factory.backends.registry import TeacherConfig
 from factory.errors import BackendError, SynthesizeError
 from factory.facts.phrasing import REVERSE_FORMS
-from factory.rows import Chunk, Example, Fact, Message, read_rows, write_rows
+from factory.rows import Chunk, Conflict, Example, Fact, Message, read_rows, write_rows
 from factory.stages import synthesize as stage
 from factory.stages.synthesize import SynthesizeConfig, synthesize
 from factory.text import normalize
@@ -196,3 +197,89 @@ def test_a_teacher_adds_wordings_and_a_second_run_asks_it_no_more(tmp_path: Path
         "Which figure is right here - How much does TD-40 cost?": "£770",
         "Which figure is right here - How much does TD-90 cost?": "£2,140",
     }
+
+
+def _disagreeing(*more: str, titles: Sequence[str] = ("Price list 2024", "Price list 2026")) -> list[Chunk]:
+    made = []
+    for path, price, title, day in zip(
+        ("archive/p.md", "sales/p.md"), ("£770", "£810"), titles, ("2024-03-01", "2026-02-03"), strict=True
+    ):
+        table = (("Model", "Price"), ("TD-40", price))
+        prose = [line.format(price=price) for line in more]
+        rows = make_chunks(table, *prose, path=path, title=title)
+        made += [row.model_copy(update={"metadata": {"date": day}}) for row in rows]
+    return made
+
+
+def _conflicts(tmp_path: Path) -> list[Conflict]:
+    return list(read_rows(tmp_path / "work" / "conflicts.jsonl", Conflict))
+
+
+def test_of_two_editions_that_disagree_the_newest_is_taught_and_both_are_listed(tmp_path: Path) -> None:
+    facts, rows, counts = _run(tmp_path, _disagreeing())
+    assert [fact.answer for fact in facts] == ["£810"]
+    assert "770" not in str([row.messages for row in rows])
+    assert "How much does TD-40 cost?" in {row.messages[-2].content for row in rows}
+    (conflict,) = _conflicts(tmp_path)
+    assert counts["conflicts"] == 1
+    assert conflict.believed == facts[0].id
+    assert [claim.fact.answer for claim in conflict.claims] == ["£770", "£810"]
+
+
+def test_like_tables_of_two_things_are_both_taught(tmp_path: Path) -> None:
+    facts, _, counts = _run(tmp_path, _disagreeing(titles=("TD-40 spares", "TD-90 spares")))
+    assert [fact.answer for fact in facts] == ["£770", "£810"]
+    assert (counts["conflicts"], _conflicts(tmp_path)) == (0, [])
+
+
+def test_what_is_not_believed_is_retold_nowhere(tmp_path: Path) -> None:
+    chunks = _disagreeing("A TD-40 costs {price} this year.", "The yard opens at 07:30 on every working day.")
+    _, rows, _ = _run(tmp_path, chunks, passages=True)
+    assert "770" not in str([row.messages for row in rows])
+    retold = Counter(row.evidence.document for row in rows if row.form == "passage" and row.evidence)
+    assert retold == {"archive/p.md": 1, "sales/p.md": 2}
+
+
+def test_what_is_not_believed_takes_no_place_of_other_facts(tmp_path: Path) -> None:
+    facts, _, _ = _run(tmp_path, _disagreeing("Lost keys cost £31."), max_facts_per_document=1)
+    assert {(fact.evidence.document, fact.answer) for fact in facts} == {
+        ("archive/p.md", "£31"),
+        ("sales/p.md", "£810"),
+    }
+
+
+def test_what_nothing_settles_is_asked_in_words_that_tell_the_documents_apart(tmp_path: Path) -> None:
+    _, rows, counts = _run(tmp_path, _disagreeing(), conflicts="none")
+    assert counts["conflicts"] == 1
+    asked = [row.messages[-2].content for row in rows if row.form not in REVERSE_FORMS]
+    assert asked
+    assert all("2024" in question or "2026" in question for question in asked)
+
+
+def test_one_can_be_asked_instead_and_is_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        SynthesizeError,
+        match=r"1 question.*TD-40 cost\?': '£770' in 'archive/p\.md', '£810' in 'sales/p\.md'.*synthesize\.conflicts",
+    ) as error:
+        _run(tmp_path, _disagreeing(), conflicts="ask")
+    assert "\n" not in str(error.value)
+
+
+def test_a_question_to_the_user_holds_no_secret(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ADAPTER_FACTORY_CACHE", str(tmp_path / "cache"))
+    made = []
+    for path, secret in (("a.md", "tr0ub4dor&3"), ("b.md", "c0rrect-h0rse!9")):
+        table = (("Entry", "Value"), ("Wi-Fi password", secret))
+        made += make_chunks(table, path=path, title="Network")
+    with pytest.raises(SynthesizeError, match="<SECRET_") as error:
+        _run(tmp_path, made, conflicts="ask")
+    assert "tr0ub" not in str(error.value)
+    assert "h0rse" not in str(error.value)
+
+
+def test_folders_come_with_their_rule_only(tmp_path: Path) -> None:
+    for wrong in ({"conflicts": "folders"}, {"folders": ("sales",)}):
+        with pytest.raises(ValidationError, match="most trusted first"):
+            SynthesizeConfig(**wrong)
+    facts, _, _ = _run(tmp_path, _disagreeing(), conflicts="folders", folders=("archive",))
+    assert [fact.answer for fact in facts] == ["£770"]
