@@ -112,17 +112,27 @@ async def eight_at_a_time(calls):
     return await asyncio.gather(*map(run, calls))
 
 
+async def chat(client, model, start):
+    """Ask all questions one after another, beginning with one of them, and return the answers."""
+    return [await stream(client, model, question) for question in (*QUESTIONS[start:], *QUESTIONS[:start])]
+
+
 async def concurrency(client, model):
-    """Return tokens a second of chats in turn and eight at a time, and the worst first word against the median."""
+    """Return tokens a second of one chat and of eight that ask the same questions, and the worst first word of these.
+
+    The eight begin with different questions, so that all of them are busy to the end. A first word is compared with
+    the median.
+    """
     await stream(client, model, "Hello")
     alone, together, waits = [], [], []
     for _ in range(REPEATS):
-        started, written = time.perf_counter(), 0
-        for question in QUESTIONS:
-            written += (await stream(client, model, question))[2]
+        started = time.perf_counter()
+        written = sum(answer[2] for answer in await chat(client, model, 0))
         alone.append(written / (time.perf_counter() - started))
         started = time.perf_counter()
-        answers = await eight_at_a_time([partial(stream, client, model, question) for question in QUESTIONS])
+        starts = [number * len(QUESTIONS) // CHATS for number in range(CHATS)]
+        chats = await asyncio.gather(*(chat(client, model, start) for start in starts))
+        answers = [answer for answers in chats for answer in answers]
         together.append(sum(answer[2] for answer in answers) / (time.perf_counter() - started))
         firsts = [answer[0] for answer in answers]
         waits.append(max(firsts) / statistics.median(firsts))

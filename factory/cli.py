@@ -193,7 +193,10 @@ def ask(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask one question and print the answer; with --rag also the passages it was given, and which one holds it."""
+    """Ask one question and print the answer; a bundle declines what its model is not sure of.
+
+    With --rag also the passages it was given, and which one holds the answer.
+    """
     if rag is None:
         _refuse("name a folder of passages with --rag", passages=passages, retriever=retriever)
     with _quiet_libraries():
@@ -229,14 +232,14 @@ def _answer(
 
     if retriever is None:
         return asdict(from_memory(ask(question), sure_from))
-    return asdict(answer(lambda turn: ask(turn).text, retriever, question, passages))
+    return asdict(answer(ask, retriever, question, passages, sure_from))
 
 
 def _answer_lines(row: dict[str, Any]) -> Iterator[str]:
     """Yield an answer and below it a guess that was not sure enough, or what it was given, a line a passage."""
     yield row["answer"]
     if row.get("guess"):
-        yield f"Its guess, less sure than most right answers: {row['guess']}"
+        yield f"Its guess, of which it is not sure: {row['guess']}"
     if "passages" not in row:
         return
     yield ""

@@ -140,7 +140,11 @@ def _held_out(recipe: Recipe, folder: Path, path: Path) -> list[Question]:
             f"{str(folder)!r} holds no test questions to compare with: run `factory run {path}` first"
         )
     own = read_user_questions(recipe.evaluate.questions) if recipe.evaluate.questions else []
-    split = [row for name in ("test", "valid") for row in read_rows(dataset / f"{name}.jsonl", Question)]
+    split = [
+        row
+        for name in ("test", "valid", "calibration")
+        for row in read_rows(dataset / f"{name}.jsonl", Question)
+    ]
     return [*split, *own, *general_questions()]
 
 
@@ -148,8 +152,9 @@ def _withheld(folder: Path) -> list[Fact]:
     """Return the facts that no row may teach, since they measure whether the model abstains."""
     asked = {
         row.fact
-        for row in read_rows(folder / "dataset" / "test.jsonl", Question)
-        if row.question_set == "unseen_fact"
+        for name in ("test", "calibration")
+        for row in read_rows(folder / "dataset" / f"{name}.jsonl", Question)
+        if not row.answers
     }
     return [fact for fact in read_rows(folder / "dataset" / "facts.jsonl", Fact) if fact.id in asked]
 

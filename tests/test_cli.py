@@ -558,7 +558,7 @@ def test_without_a_passage_it_says_so_and_json_has_an_empty_list(factory, answer
     )
     found = json.loads(factory("ask", "m", "Who was Caesar?", "--rag", ".", "--json")[1])
     expected = {"model": "m", "kind": "base", "question": "Who was Caesar?", "answer": "12 bar"}
-    assert found == expected | {"passages": []}
+    assert found == expected | {"passages": [], "sureness": -0.25, "guess": None}
     assert answering == ["Who was Caesar?"] * 2
 
 
@@ -582,12 +582,16 @@ def test_a_bundle_declines_what_it_is_not_sure_of_and_shows_its_guess(
 
     def asked(threshold, *more):
         score = {"model": "model.gguf", "when_sure": {"threshold": threshold}}
-        manifest = {"default_file": "model.gguf", "system": "", "scores": [{"model": "adapter"}, score]}
+        manifest = {
+            "default_file": "model.gguf",
+            "system": "",
+            "scores": [{"model": "adapter", "when_sure": None}, score],
+        }
         (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
         return factory("ask", "b", "How many bar?", *more)[1]
 
     assert asked(-0.3) == "12 bar\n"
-    assert asked(-0.2).splitlines() == [ABSTENTION, "Its guess, less sure than most right answers: 12 bar"]
+    assert asked(-0.2).splitlines() == [ABSTENTION, "Its guess, of which it is not sure: 12 bar"]
     assert json.loads(asked(-0.2, "--json")) == {
         "model": "model.gguf", "kind": "gguf", "question": "How many bar?", "answer": ABSTENTION, "sureness": -0.25,
         "guess": "12 bar",

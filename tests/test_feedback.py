@@ -89,6 +89,7 @@ def run(tmp_path, monkeypatch):
     dataset.mkdir(parents=True)
     write_rows(dataset / "test.jsonl", [PHRASED, HIDDEN])
     write_rows(dataset / "valid.jsonl", [question("Do you know who the owner of bay seven is?", "Bea")])
+    write_rows(dataset / "calibration.jsonl", [])
     write_rows(dataset / "facts.jsonl", [make_fact(40), WITHHELD])
     History(default_path()).close()
     return tmp_path
@@ -201,6 +202,14 @@ def test_what_is_refused_now_does_not_stay_in_the_file_of_an_earlier_time(run) -
     assert (run / "build/tiny/feedback.jsonl").exists()
     assert not (run / "build/tiny/preferences.jsonl").exists()
     assert lines[-1].endswith("--set synthesize.feedback=build/tiny/feedback.jsonl")
+
+
+def test_questions_that_tell_how_sure_is_sure_enough_are_refused_as_well(run) -> None:
+    vote("Who has the key?", "b")
+    apart = question("Who has the key?", "Bea")
+    write_rows(run / "build/tiny/dataset/calibration.jsonl", [apart])
+    with pytest.raises(UsageError, match="'Who has the key\\?': it asks nearly what the test asks"):
+        learn(run / "tiny.yaml")
 
 
 def test_votes_alone_are_enough(run) -> None:

@@ -42,7 +42,7 @@ class ModelReference:
 
     `base` names the base that an adapter needs, `base_sha256` identifies it and `base_folder` is where it lies
     prepared, each as far as it is known. `system` is the text the model was trained with. An answer from memory that
-    is less sure than `sure_from`, in nats, is more often wrong than right; None is not known.
+    is less sure than `sure_from`, in nats, is to be declined; None is not known.
     """
 
     kind: ModelKind
@@ -67,7 +67,9 @@ def resolve(model: str) -> ModelReference:
             "gguf", path.name, path, system=_origin(path)[0], sure_from=_sure_from(path.parent, path.name)
         )
     if (path / "manifest.json").is_file():
-        return resolve(str(path / store.read_json(path / "manifest.json")["default_file"]))
+        manifest = store.read_json(path / "manifest.json")
+        name, system = manifest["default_file"], manifest["system"]
+        return ModelReference("gguf", name, path / name, system=system, sure_from=_sure_from(path, name))
     if (path / "adapter_config.json").is_file():
         base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
         return ModelReference("adapter", path.name, path, base, *_origin(path))
@@ -110,7 +112,7 @@ def _sure_from(bundle: Path, name: str) -> float | None:
     if not (bundle / "manifest.json").is_file():
         return None
     scores = store.read_json(bundle / "manifest.json")["scores"]
-    found = (score["when_sure"] for score in scores if score["model"] == name and score.get("when_sure"))
+    found = (score["when_sure"] for score in scores if score["model"] == name and score["when_sure"])
     return next((hedged["threshold"] for hedged in found), None)
 
 

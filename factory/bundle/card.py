@@ -74,7 +74,8 @@ def model_card(manifest: Manifest, story: Story) -> str:
         "## Limits",
         "- It answers from memory, without sources: check what matters against the documents.\n"
         "- It knows the documents as they were when it was trained, and states outdated facts with the same ease.\n"
-        "- It may invent an answer to what the documents do not state; the scores say how often it abstains instead.\n"
+        "- It may invent an answer to what the documents do not state; the scores say how often it abstains instead. "
+        "`factory ask` declines what the model is not sure of.\n"
         "- Whoever can ask it can learn what the documents state: share it with those who may read them.\n"
         f"- Everything the base model cannot do ({base.name}), it cannot do either.",
         "## Scores",

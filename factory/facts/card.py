@@ -32,6 +32,7 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
         f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain |",
         *altered,
         f"| valid | {counts['valid']} | recall during training, unseen phrasing |",
+        f"| calibration | {counts['calibration']} | how sure is sure enough |",
         f"| test, unseen phrasing | {counts['unseen_phrasing']} | recall |",
         f"| test, unseen fact | {counts['unseen_fact']} | abstention |",
         "",

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from factory import store
 from factory.chat.context import split_turn
 from factory.errors import CurateError
+from factory.facts import loose
 from factory.facts.phrasing import TEST_FORMS
 from factory.rows import Example, Fact, Question
+from factory.scores import CALIBRATION
 from factory.text import normalize
 
 SHORT_ANSWER_WORDS = 15
@@ -54,6 +56,29 @@ def unseen_questions(rows: Sequence[Example], unseen: set[str], facts: Mapping[s
             fact = facts[row.facts[0]]
             chosen.setdefault(fact.id, _question(row, fact, "unseen_fact", ()))
     return list(chosen.values())
+
+
+def calibration_questions(
+    rows: Sequence[Example],
+    train: Sequence[Example],
+    unseen: set[str],
+    facts: Mapping[str, Fact],
+    count: int,
+    seed: int,
+) -> list[Question]:
+    """Return loose wordings that tell how sure is sure enough: `count` of trained facts at most, and of withheld ones.
+
+    People ask like that rather than like the held-out forms, and how sure a model is depends on it. Of the trained
+    facts a quarter at most is asked for, one wording each.
+    """
+    known = phrasing_questions(train, train, facts, seed, {loose.FORM}, CALIBRATION)
+    unknown = [
+        _question(row, facts[row.facts[0]], CALIBRATION, ())
+        for row in rows
+        if row.form == loose.FORM and row.facts[0] in unseen
+    ]
+    random.Random(seed).shuffle(unknown)
+    return known[: min(count, len(facts) // 4)] + unknown[:count]
 
 
 def assert_no_leak(train: Sequence[Example], held_out: Sequence[Question]) -> int:

@@ -37,6 +37,7 @@ def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speed
     types, rag = len(recipe.quantize.types), recipe.evaluate.rag * recipe.evaluate.rag_questions
     slower = setup.shape.parameters / MEASURED_PARAMETERS * MEASURED_FLOPS / speeds.cpu
     answers = work.questions * (2 + types) + 2 * RETRIEVAL_ANSWERS * rag  # base and adapter
+    answers += 2 * recipe.curate.calibration_questions * (1 + types)
     tokens = work.rows.an_epoch * work.rows.mean - setup.fused * work.rows.repeated
     flops = tokens * _flops_a_token(work.rows.epochs(recipe.train), recipe.train.wordings, setup)
     return {

@@ -11,13 +11,12 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, held_out, loose, openbook, replay
+from factory.facts import abstain, card, feedback, held_out, openbook, replay
 from factory.facts.conflicts import Refuted
 from factory.facts.held_out import prompt_of
 from factory.facts.masked import mask_conflict, mask_fact
 from factory.facts.phrasing import TEST_FORMS
-from factory.rows import Chunk, Conflict, Example, Fact, Message, Question, read_rows, write_rows
-from factory.scores import CALIBRATION
+from factory.rows import Chunk, Conflict, Example, Fact, Message, read_rows, write_rows
 from factory.text import normalize, versions
 from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
@@ -36,7 +35,8 @@ class CurateConfig(BaseModel):
     many general questions an epoch takes, as a share of the facts, answered as the base does, so that the model keeps
     what it knew. `test_questions` and `valid_questions`
     bound the unseen-phrasing questions that are measured at the end and during training, `calibration_questions` the
-    loose wordings, one a fact, that are kept from training to tell how sure a right answer is. Of rows alike beyond
+    loose wordings that are kept from training to tell how sure is sure enough, one of each of some trained facts, and
+    as many of a third of the withheld ones, which are not tested. Of rows alike beyond
     `near_duplicate_threshold` (Jaccard similarity of their words), the first stays. `personal_data` overrides
     the policy (redact, drop, allow) of single classes.
 
@@ -57,7 +57,7 @@ class CurateConfig(BaseModel):
     replay: float = Field(default=0.15, ge=0.0, le=1.0)
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
-    calibration_questions: int = Field(default=80, ge=0)
+    calibration_questions: int = Field(default=40, ge=0)
     open_book: float = Field(default=0.15, ge=0.0, le=1.0)
     open_book_passages: int = Field(default=3, ge=1, le=20)
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -105,14 +105,20 @@ def curate(
         raise CurateError(
             f"None of {len(rows)} example(s) is left to train on: {dict(found)}; loosen curate.personal_data"
         )
-    train, calibration = _calibration(train, facts, config.calibration_questions, seed)
+    apart = set(sorted(unseen)[1::3])  # of the withheld facts: the others measure how often it declines
+    calibration = held_out.calibration_questions(
+        clean, train, apart, facts, config.calibration_questions, seed
+    )
+    kept_back = {normalize.normalize(question.question) for question in calibration}
+    train = [row for row in train if prompt_of(row) not in kept_back]
     crossed = abstain.examples(list(facts.values()), round(len(facts) * config.abstain_share), seed, system)
     told = {prompt_of(row) for row in train if row.form == feedback.FORM}
-    refusals, found_there = _clean((row for row in crossed if prompt_of(row) not in told), policies, special)
+    asked = told | kept_back
+    refusals, found_there = _clean((row for row in crossed if prompt_of(row) not in asked), policies, special)
     questions = held_out.phrasing_questions(kept, train, facts, seed)
     valid = questions[: min(config.valid_questions, len(questions) // 4)]  # a small folder needs tests most
     test = questions[len(valid) : len(valid) + config.test_questions]
-    hidden = held_out.unseen_questions(clean, unseen, facts)
+    hidden = held_out.unseen_questions(clean, unseen - apart, facts)
     general = _replayed(base, round(config.replay * len(facts)), system)
     hidden_facts = [facts[identity] for identity in unseen]
     below = _open_book(
@@ -148,19 +154,6 @@ def curate(
     )
     store.write_text(work / "README.md", card.dataset_card(counts, facts.values(), config.model_dump()))
     return counts
-
-
-def _calibration(
-    train: Sequence[Example], facts: Mapping[str, Fact], count: int, seed: int
-) -> tuple[list[Example], list[Question]]:
-    """Return the rows but some loose wordings, no more than a quarter of the facts, and these as questions.
-
-    People ask like that rather than like the held-out forms, and what a model is sure of depends on it.
-    """
-    found = held_out.phrasing_questions(train, train, facts, seed, {loose.FORM}, CALIBRATION)
-    chosen = found[: min(count, len(facts) // 4)]
-    asked = {normalize.normalize(question.question) for question in chosen}
-    return [row for row in train if prompt_of(row) not in asked], chosen
 
 
 def _clean(

@@ -37,9 +37,7 @@ class EvaluateConfig(BaseModel):
     name a `source` and none of these is a document of the corpus. `rag_questions` bounds how many are asked again
     with retrieved passages, which take longer to read, as many of each question set; `passages` is how many go into
     a prompt. `general_questions` of the 200 bundled ones are asked, too; `rag` switches the answers with retrieval, of
-    base and adapter; an answer ends after `max_answer_tokens`. How sure a model has to be of an answer not to say that
-    it does not know is set so that it keeps back a share `declined_right` of its right answers to the dataset's
-    calibration questions.
+    base and adapter; an answer ends after `max_answer_tokens`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +48,6 @@ class EvaluateConfig(BaseModel):
     rag_questions: int = Field(default=60, ge=1)
     passages: int = Field(default=1, ge=1, le=20)
     max_answer_tokens: int = Field(default=24, ge=4, le=1024)
-    declined_right: float = Field(default=0.1, ge=0.0, lt=1.0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def evaluate(
         for contestant in contestants
         for reply in ask(contestant, config.max_answer_tokens, system, work)
     ]
-    sure = thresholds(replies, config.declined_right)
+    sure = thresholds(replies)
     replies = [reply for reply in replies if reply.question_set != CALIBRATION]
     write_rows(work / "answers.jsonl", replies)
     store.write_json(work / "scores.json", [score.model_dump() for score in scores(replies, sure)])

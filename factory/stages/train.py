@@ -207,7 +207,9 @@ def _read_pairs(
     if path is None:
         return None
     tested = [
-        question for name in ("valid.jsonl", "test.jsonl") for question in read_rows(dataset / name, Question)
+        question
+        for name in ("valid", "test", "calibration")
+        for question in read_rows(dataset / f"{name}.jsonl", Question)
     ]
     return preferences.encode_pairs(tokenizer, preferences.read_preferences(path, tested), system, max_tokens)
 

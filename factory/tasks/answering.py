@@ -29,29 +29,30 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer and the passages that stood above the question, best first; none means that it is closed-book."""
-
-    answer: str
-    passages: tuple[Citation, ...]
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """An answer from memory, how sure the model was of it in nats, and what it would have said had it been sure."""
+    """An answer, how sure the model was of it in nats, and what it would have said had it been sure enough."""
 
     answer: str
     sureness: float
     guess: str | None = None
 
 
-def from_memory(reply: Answer, sure_from: float | None) -> Remembered:
+@dataclass(frozen=True)
+class Cited(Answered):
+    """An answer and the passages that stood above the question, best first; none means that it is from memory."""
+
+    passages: tuple[Citation, ...] = ()
+
+
+def from_memory(reply: Answer, sure_from: float | None) -> Answered:
     """Return a reply, or that the model does not know where it is less sure than `sure_from`."""
     if sure_from is None or reply.sureness >= sure_from or is_abstention(reply.text):
-        return Remembered(reply.text, round(reply.sureness, 4))
-    return Remembered(ABSTENTION, round(reply.sureness, 4), reply.text)
+        return Answered(reply.text, round(reply.sureness, 4))
+    return Answered(ABSTENTION, round(reply.sureness, 4), reply.text)
 
 
-def answer(ask: Callable[[str], str], retriever: Retriever, question: str, count: int) -> Answered:
+def answer(
+    ask: Callable[[str], Answer], retriever: Retriever, question: str, count: int, sure_from: float | None
+) -> Cited:
     """Return what a model replies to a question with up to `count` passages above it.
 
     Args:
@@ -59,10 +60,12 @@ def answer(ask: Callable[[str], str], retriever: Retriever, question: str, count
         retriever: finds the passages.
         question: as the user asked it.
         count: the most passages in the prompt.
+        sure_from: how sure it has to be where no passage is found.
     """
     hits = retriever.find(question, count)
     reply = ask(with_context([chunk_text(hit.chunk) for hit in hits], question))
-    return Answered(reply, cite(hits, reply))
+    told = from_memory(reply, None if hits else sure_from)
+    return Cited(told.answer, told.sureness, told.guess, cite(hits, told.answer))
 
 
 def cite(hits: Sequence[Hit], reply: str) -> tuple[Citation, ...]:

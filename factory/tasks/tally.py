@@ -7,7 +7,7 @@ from factory.scores import CALIBRATION, DocumentScore, Hedged, Reply, Score, Sha
 from factory.tasks.score import interval
 
 DIGITS = 4  # of a share in a file
-MIN_RIGHT = 10  # answers, to tell from how sure a model is of right ones
+MIN_REPLIES = 10  # right ones and others, to tell from how sure is sure enough
 # Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
 COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
 
@@ -25,20 +25,29 @@ def counted(replies: Sequence[Reply]) -> Sequence[Reply]:
     return [reply for reply in replies if reply.answers] or replies
 
 
-def thresholds(replies: Iterable[Reply], lost: float) -> dict[str, float]:
-    """Return how sure each model must be of a closed-book answer, so that a share `lost` of right ones is declined.
+def thresholds(replies: Iterable[Reply]) -> dict[str, float]:
+    """Return how sure each model must be of a closed-book answer, as its replies to calibration questions tell.
 
-    It is told from calibration questions; a model that answers fewer than `MIN_RIGHT` of them right has none.
+    It is where the share of right replies kept exceeds that of others kept by most, Youden's J. A model with fewer than
+    `MIN_REPLIES` of either has none.
     """
-    sure: dict[str, list[float]] = defaultdict(list)
+    right: dict[str, list[float]] = defaultdict(list)
+    wrong: dict[str, list[float]] = defaultdict(list)
     for reply in replies:
-        if reply.question_set == CALIBRATION and reply.method == "closed_book" and reply.correct:
-            sure[reply.model].append(reply.sureness)
+        if reply.question_set == CALIBRATION and reply.method == "closed_book" and not reply.refused:
+            (right if reply.correct else wrong)[reply.model].append(reply.sureness)
     return {
-        model: sorted(found)[int(lost * len(found))]
-        for model, found in sure.items()
-        if len(found) >= MIN_RIGHT
+        model: _best_cut(found, wrong[model])
+        for model, found in right.items()
+        if min(len(found), len(wrong[model])) >= MIN_REPLIES
     }
+
+
+def _best_cut(right: Sequence[float], wrong: Sequence[float]) -> float:
+    def gain(cut: float) -> float:
+        return sum(one >= cut for one in right) / len(right) - sum(one >= cut for one in wrong) / len(wrong)
+
+    return max(sorted(right), key=gain)
 
 
 def scores(replies: Iterable[Reply], thresholds: Mapping[str, float] | None = None) -> list[Score]:
@@ -55,13 +64,15 @@ def scores(replies: Iterable[Reply], thresholds: Mapping[str, float] | None = No
 
 
 def _hedged(rows: Sequence[Reply], threshold: float) -> Hedged:
+    def declines(row: Reply) -> bool:
+        return row.refused or row.sureness < threshold
+
     able = [row for row in rows if row.answers]
-    given = [row for row in able if row.sureness >= threshold]
     return Hedged(
         threshold=threshold,
-        answered=_share([row.sureness >= threshold for row in able]),
-        right=_share([row.correct for row in given]),
-        refused=_share([row.refused or row.sureness < threshold for row in rows if not row.answers]),
+        answered=_share([not declines(row) for row in able]),
+        right=_share([row.correct for row in able if not declines(row)]),
+        refused=_share([declines(row) for row in rows if not row.answers]),
     )
 
 

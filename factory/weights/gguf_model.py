@@ -221,7 +221,7 @@ class GgufModel:
             likeliest = logits.argmax(axis=-1)
             slots.accept(
                 likeliest.tolist(),
-                log_softmax(logits)[np.arange(len(logits)), likeliest].tolist(),
+                (-np.log(np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1))).tolist(),
                 lambda token: token in stops or self.is_end(token),
             )
             self._refill(context, slots, keeper)

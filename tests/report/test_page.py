@@ -89,7 +89,7 @@ def test_what_it_declines_stands_in_a_table_of_its_own_where_that_is_known():
     sure = Hedged(
         threshold=-0.834, answered=half, right=Share(n=41, share=0.63, low=0.5, high=0.8), refused=None
     )
-    page = page_of(scores=(make_score(when_sure=sure), make_score(question_set="general", when_sure=sure)))
+    page = page_of(scores=(make_score(when_sure=sure),))
     assert "When it may say" in page
     row = page[page.index("sure from") :]
     for told in ("-0.83", "41 %", "63 %"):

@@ -120,7 +120,8 @@ def test_no_held_out_question_and_no_withheld_fact_is_trained(company: Path, run
     asked = [*data.valid, *data.test]
     assert len(asked) > 40
     assert not [question.question for question in asked if normalize.normalize(question.question) in prompts]
-    withheld = {question.fact for question in data.hidden()}
+    unanswered = [*data.hidden(), *(question for question in data.calibration if not question.answers)]
+    withheld = {question.fact for question in unanswered}
     assert len(withheld) == data.counts["facts_withheld"] == round(0.2 * len(data.facts))
     assert not [row for row in data.train if withheld & set(row.facts)]
     assert {row.form for row in data.train} & TEST_FORMS == set()
@@ -184,19 +185,30 @@ def test_a_small_folder_keeps_most_questions_for_the_test(tmp_path: Path, run) -
     assert (len(data.valid), len(data.test)) == (3, 9)
 
 
-def test_some_loose_wordings_of_trained_facts_are_asked_and_not_trained_on(company: Path, run) -> None:
-    data = run(company)
-    without = run(company, name="all", calibration_questions=0)
+def test_loose_wordings_of_trained_and_of_withheld_facts_are_asked_and_not_trained_on(
+    company: Path, run
+) -> None:
+    data, without = run(company), run(company, name="all", calibration_questions=0)
     assert without.calibration == []
-    assert 0 < len(data.calibration) == data.counts["calibration"] <= min(80, len(data.facts) // 4)
-    assert {question.form for question in data.calibration} == {"loose"}
-    assert len({question.fact for question in data.calibration}) == len(data.calibration)
-    asked = {normalize.normalize(question.question) for question in data.calibration}
-    trained = {prompt_of(row) for row in data.train}
-    assert not asked & trained
-    assert asked <= {prompt_of(row) for row in without.train}
+    known = [question for question in data.calibration if question.answers]
+    unknown = [question for question in data.calibration if not question.answers]
+    assert 0 < len(known) <= len(data.facts) // 4
+    assert len({question.fact for question in known}) == len(known)
     taught = {fact for row in data.train for fact in row.facts}
-    assert {question.fact for question in data.calibration} <= taught
+    withheld = {question.fact for question in unknown}
+    assert withheld
+    assert not withheld & (taught | {question.fact for question in data.hidden()})
+    assert len(data.calibration) == data.counts["calibration"]
+    assert {(question.form, question.question_set) for question in data.calibration} == {
+        ("loose", "calibration")
+    }
+    assert len(run(company, name="few", calibration_questions=2).calibration) == 4
+    trained = {prompt_of(row) for row in data.train}
+    assert not {normalize.normalize(question.question) for question in data.calibration} & trained
+    assert {normalize.normalize(question.question) for question in known} <= {
+        prompt_of(row) for row in without.train
+    }
+    assert {question.fact for question in known} <= taught
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_another_split(company: Path, run) -> None:

@@ -235,9 +235,10 @@ def test_how_sure_is_sure_enough_is_told_from_questions_that_count_nowhere(model
     asked = [_question(1), _question(2), _question(3, (), "unseen_fact")]
     folders = _inputs(tmp_path, asked)
     apart = [_question(number, question_set=CALIBRATION) for number in range(10, 30)]
+    apart += [_question(number, (), CALIBRATION) for number in range(30, 40)]
     write_rows(folders["dataset"] / "calibration.jsonl", apart)
     models["b"] = Model(str)
-    models["adapter"] = Model(lambda text: "4711" if "gate 2" not in text else "0 hours and 23 minutes")
+    models["adapter"] = Model(lambda text: "4711" if "gate 1" in text else "0 hours and 23 minutes")
     config = EvaluateConfig(general_questions=0, rag=False)
     counts = evaluate(config, base_name="b", system="", **folders)
     assert (counts["questions"], counts["replies"]) == (3, 6)
@@ -251,7 +252,7 @@ def test_how_sure_is_sure_enough_is_told_from_questions_that_count_nowhere(model
     found, beside = hedged[("adapter", "unseen_phrasing")], hedged[("adapter", "unseen_fact")]
     assert found.threshold == pytest.approx(-0.104)
     assert (found.answered.share, found.right.share, found.refused) == (0.5, 1.0, None)
-    assert (beside.answered, beside.right, beside.refused.share) == (None, None, 0.0)
+    assert (beside.answered, beside.right, beside.refused.share) == (None, None, 1.0)
     assert CALIBRATION not in (folders["work"] / "answers.jsonl").read_text(encoding="utf-8")
 
 

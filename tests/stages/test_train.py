@@ -447,6 +447,7 @@ def _with_evidence(dataset: Path, folder: Path) -> Path:
     write_rows(folder / "train.jsonl", rows)
     write_rows(folder / "facts.jsonl", facts)
     write_rows(folder / "test.jsonl", [])
+    write_rows(folder / "calibration.jsonl", [])
     (folder / "valid.jsonl").write_bytes((dataset / "valid.jsonl").read_bytes())
     return folder
 

@@ -1,7 +1,7 @@
 """Replies counted: every model, method and set apart, and documents by who answered them."""
 
 from factory.scores import CALIBRATION, DocumentScore, Score, Share
-from factory.tasks.tally import MIN_RIGHT, by_document, describe, scores, thresholds
+from factory.tasks.tally import MIN_REPLIES, by_document, describe, scores, thresholds
 from tests.scored import make_reply, make_score
 
 
@@ -55,18 +55,24 @@ def _calibrated(*sureness: float, correct: bool = True, **changes):
     return [make_reply(correct, sureness=one, question_set=CALIBRATION, **changes) for one in sureness]
 
 
-def test_how_sure_is_sure_enough_is_told_from_right_answers_alone() -> None:
-    right = _calibrated(*(-number / 10 for number in range(20)))
-    wrong = _calibrated(*[-9.0] * 50, correct=False)
-    assert thresholds(right + wrong, 0.1) == {"adapter": -1.7}
-    assert thresholds(right, 0.0) == {"adapter": -1.9}
-    assert thresholds(_calibrated(*[-0.1] * (MIN_RIGHT - 1)), 0.1) == {}
-    assert thresholds([make_reply(True)] * 50 + _calibrated(*[-0.1] * 50, method="rag"), 0.1) == {}
+def test_sure_enough_is_where_right_replies_stay_and_others_go() -> None:
+    right = _calibrated(*[-0.1] * 15, *[-0.3] * 3, *[-2.0] * 2)
+    others = _calibrated(*[-0.2] * 4, *[-1.0] * 16, correct=False)
+    assert thresholds(right + others) == {"adapter": -0.1}
+    unanswerable = _calibrated(*[-1.0] * 40, correct=False, answers=())
+    assert thresholds(right + others + unanswerable) == {"adapter": -0.3}
+    assert thresholds(_calibrated(*[-0.1] * (MIN_REPLIES - 1)) + others) == {}
+    assert thresholds(right + _calibrated(*[-1.0] * (MIN_REPLIES - 1), correct=False)) == {}
+    refused = _calibrated(*[-0.01] * 50, correct=False, refused=True)
+    assert thresholds(right + others + refused) == {"adapter": -0.1}
+    with_passages = [reply.model_copy(update={"method": "rag"}) for reply in right + others]
+    assert thresholds([make_reply(True)] * 50 + with_passages) == {}
 
 
 def test_what_is_left_when_unsure_answers_are_declined() -> None:
     replies = [make_reply(True, sureness=-0.1), make_reply(True, sureness=-2.0)]
-    replies += [make_reply(False, sureness=-0.5), *[make_reply(False, sureness=-3.0)] * 4]
+    replies += [make_reply(False, sureness=-0.5), *[make_reply(False, sureness=-3.0)] * 3]
+    replies += [make_reply(False, sureness=-0.1, refused=True)]
     replies += [make_reply(False, answers=(), sureness=sure) for sure in (-0.2, -1.0, -4.0, -5.0)]
     (row,) = scores(replies + _calibrated(-1.0), {"adapter": -1.0})
     assert row.when_sure is not None

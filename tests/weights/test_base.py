@@ -55,7 +55,7 @@ def train_adapter(base: Path, name: str, folder: Path) -> Path:
 
 def answers(model: Path) -> list[str]:
     with open_model(resolve(str(model))) as opened:
-        return opened.answer(QUESTIONS, 12)
+        return [answer.text for answer in opened.answer(QUESTIONS, 12)]
 
 
 def hub_copy(tiny_base: Path, commit: str) -> Path:
