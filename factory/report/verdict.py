@@ -87,8 +87,8 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequenc
         return " ".join(parts)
     base = pick(scores, "base", question_set)
     parts.append(_answers_sentence(tuned, base, question_set, comparisons))
-    if tuned.when_sure and tuned.when_sure.right:
-        parts.append(_sure_sentence(tuned.when_sure.answered, tuned.when_sure.right))
+    if (sure := tuned.when_sure) and sure.answered and sure.right:
+        parts.append(_sure_sentence(sure.answered, sure.right))
     if small:
         parts.append(_gguf_sentence(small, tuned, comparisons))
         others = _scores_of(scores, "gguf", question_set, "closed_book")
@@ -139,9 +139,9 @@ def _answers_sentence(
     return f"{start} (base {percent(base.accuracy)})."
 
 
-def _sure_sentence(answered: Share | None, right: Share) -> str:
-    answers = f"answers {percent(answered.share)} of them, and" if answered else "answers,"
-    return f"Where it is sure it {answers} {percent(right.share)} of these right; else it can say that it is not."
+def _sure_sentence(answered: Share, right: Share) -> str:
+    sure = f"It is sure enough of {percent(answered.share)} of these answers"
+    return f"{sure}, {percent(right.share)} of which are right; `factory ask` declines the others."
 
 
 def _held_out_sentence(tuned: Score, base: Score | None) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from factory.tasks.retrieval import Retriever
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 7
+CODE_VERSION = 8
 BATCH = 64
 LM_EVAL = "lm_eval"
 

@@ -1,12 +1,15 @@
 """Replies counted: a score for each model and question set, and a row for each document. Asks and grades nothing."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from factory.scores import CALIBRATION, DocumentScore, Hedged, Reply, Score, Share
 from factory.tasks.score import interval
 
 DIGITS = 4  # of a share in a file
+LEAST_UNSURE = 1e-4  # nats; what is surer counts as this
 MIN_REPLIES = 10  # right ones and others, to tell from how sure is sure enough
 # Whose answers are shown document by document; with retrieval the base's only, which the adapter is compared with.
 COLUMNS = {("base", "closed_book"): "base", ("adapter", "closed_book"): "adapter", ("base", "rag"): "rag"}
@@ -28,26 +31,26 @@ def counted(replies: Sequence[Reply]) -> Sequence[Reply]:
 def thresholds(replies: Iterable[Reply]) -> dict[str, float]:
     """Return how sure each model must be of a closed-book answer, as its replies to calibration questions tell.
 
-    It is where the share of right replies kept exceeds that of others kept by most, Youden's J. A model with fewer than
-    `MIN_REPLIES` of either has none.
+    It is half-way between the means of right replies and of others on a logarithmic scale, a linear discriminant, which
+    moves less from sample to sample than the best cut of each. A model with fewer than `MIN_REPLIES` of either, or
+    whose right replies are no surer, has none.
     """
     right: dict[str, list[float]] = defaultdict(list)
     wrong: dict[str, list[float]] = defaultdict(list)
     for reply in replies:
         if reply.question_set == CALIBRATION and reply.method == "closed_book" and not reply.refused:
             (right if reply.correct else wrong)[reply.model].append(reply.sureness)
-    return {
-        model: _best_cut(found, wrong[model])
-        for model, found in right.items()
-        if min(len(found), len(wrong[model])) >= MIN_REPLIES
-    }
+    found = {}
+    for model in right:
+        if min(len(right[model]), len(wrong[model])) >= MIN_REPLIES:
+            one, other = _unsureness(right[model]), _unsureness(wrong[model])
+            if one < other:
+                found[model] = round(-math.exp((one + other) / 2), DIGITS)
+    return found
 
 
-def _best_cut(right: Sequence[float], wrong: Sequence[float]) -> float:
-    def gain(cut: float) -> float:
-        return sum(one >= cut for one in right) / len(right) - sum(one >= cut for one in wrong) / len(wrong)
-
-    return max(sorted(right), key=gain)
+def _unsureness(replies: Sequence[float]) -> float:
+    return fmean(math.log(max(LEAST_UNSURE, -sureness)) for sureness in replies)
 
 
 def scores(replies: Iterable[Reply], thresholds: Mapping[str, float] | None = None) -> list[Score]:

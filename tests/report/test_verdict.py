@@ -4,7 +4,7 @@ import pytest
 
 from factory.bundle.manifest import Gate
 from factory.report.verdict import verdict
-from factory.scores import Comparison
+from factory.scores import Comparison, Hedged, Share
 from tests.scored import make_score
 
 FAILED = Gate(name="parity", subject="model-Q4_K_M.gguf", value=0.9, limit=1.0, passed=False)
@@ -179,3 +179,15 @@ def test_beside_the_users_questions_stands_what_was_learned_of_the_trained_facts
     assert said.startswith("The adapter answers 5 % of your 100 questions")
     assert said.endswith("in a form kept out of training, it answers 56 %, the base 0 %.")
     assert "kept out of training" not in verdict(scores[2:], [])
+
+
+def test_what_it_is_sure_of_is_told_where_that_is_known() -> None:
+    part = Share(n=100, share=0.4, low=0.3, high=0.5)
+    sure = Hedged(
+        threshold=-0.2, answered=part, right=Share(n=40, share=0.6, low=0.5, high=0.7), refused=None
+    )
+    scores = [make_score(kind="base", model="b", accuracy=0.02), make_score(when_sure=sure)]
+    told = "It is sure enough of 40 % of these answers, 60 % of which are right; `factory ask` declines the others."
+    assert told in verdict(scores, [])
+    none_left = sure.model_copy(update={"right": None})
+    assert "is sure" not in verdict([make_score(when_sure=none_left)], [])

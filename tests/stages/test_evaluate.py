@@ -250,7 +250,7 @@ def test_how_sure_is_sure_enough_is_told_from_questions_that_count_nowhere(model
     }
     assert hedged[("b", "unseen_phrasing")] is None
     found, beside = hedged[("adapter", "unseen_phrasing")], hedged[("adapter", "unseen_fact")]
-    assert found.threshold == pytest.approx(-0.104)
+    assert found.threshold == pytest.approx(-((0.104 * 0.122) ** 0.5), abs=1e-4)
     assert (found.answered.share, found.right.share, found.refused) == (0.5, 1.0, None)
     assert (beside.answered, beside.right, beside.refused.share) == (None, None, 1.0)
     assert CALIBRATION not in (folders["work"] / "answers.jsonl").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """Replies counted: every model, method and set apart, and documents by who answered them."""
 
+import pytest
+
 from factory.scores import CALIBRATION, DocumentScore, Score, Share
 from factory.tasks.tally import MIN_REPLIES, by_document, describe, scores, thresholds
 from tests.scored import make_reply, make_score
@@ -55,18 +57,22 @@ def _calibrated(*sureness: float, correct: bool = True, **changes):
     return [make_reply(correct, sureness=one, question_set=CALIBRATION, **changes) for one in sureness]
 
 
-def test_sure_enough_is_where_right_replies_stay_and_others_go() -> None:
-    right = _calibrated(*[-0.1] * 15, *[-0.3] * 3, *[-2.0] * 2)
-    others = _calibrated(*[-0.2] * 4, *[-1.0] * 16, correct=False)
-    assert thresholds(right + others) == {"adapter": -0.1}
-    unanswerable = _calibrated(*[-1.0] * 40, correct=False, answers=())
-    assert thresholds(right + others + unanswerable) == {"adapter": -0.3}
+def test_sure_enough_is_half_way_between_right_replies_and_others() -> None:
+    right, others = _calibrated(*[-0.1] * 15), _calibrated(*[-0.4] * 20, correct=False)
+    assert thresholds(right + others) == {"adapter": -0.2}
+    unanswerable = _calibrated(*[-1.6] * 20, correct=False, answers=())
+    assert thresholds(right + others + unanswerable) == {"adapter": pytest.approx(-0.2828, abs=1e-4)}
     assert thresholds(_calibrated(*[-0.1] * (MIN_REPLIES - 1)) + others) == {}
     assert thresholds(right + _calibrated(*[-1.0] * (MIN_REPLIES - 1), correct=False)) == {}
     refused = _calibrated(*[-0.01] * 50, correct=False, refused=True)
-    assert thresholds(right + others + refused) == {"adapter": -0.1}
+    assert thresholds(right + others + refused) == {"adapter": -0.2}
     with_passages = [reply.model_copy(update={"method": "rag"}) for reply in right + others]
     assert thresholds([make_reply(True)] * 50 + with_passages) == {}
+
+
+def test_where_right_replies_are_no_surer_nothing_is_declined() -> None:
+    assert thresholds(_calibrated(*[-0.5] * 20) + _calibrated(*[-0.5] * 20, correct=False)) == {}
+    assert thresholds(_calibrated(*[0.0] * 20) + _calibrated(*[0.0] * 20, correct=False)) == {}
 
 
 def test_what_is_left_when_unsure_answers_are_declined() -> None:
