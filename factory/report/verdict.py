@@ -140,8 +140,8 @@ def _answers_sentence(
 
 
 def _sure_sentence(answered: Share, right: Share) -> str:
-    sure = f"It is sure enough of {percent(answered.share)} of these answers"
-    return f"{sure}, {percent(right.share)} of which are right; `factory ask` declines the others."
+    sure = f"Of its answers to {percent(answered.share)} of them it is sure enough"
+    return f"{sure}, and {percent(right.share)} of these are right; factory ask declines the others."
 
 
 def _held_out_sentence(tuned: Score, base: Score | None) -> str:
