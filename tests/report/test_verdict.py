@@ -187,7 +187,9 @@ def test_what_it_is_sure_of_is_told_where_that_is_known() -> None:
         threshold=-0.2, answered=part, right=Share(n=40, share=0.6, low=0.5, high=0.7), refused=None
     )
     scores = [make_score(kind="base", model="b", accuracy=0.02), make_score(when_sure=sure)]
-    told = "Of its answers to 40 % of them it is sure enough, and 60 % of these are right; factory ask declines"
+    told = (
+        "Of its answers to 40 % of them it is sure enough, and 60 % of these are right; factory ask declines"
+    )
     assert told in verdict(scores, [])
     none_left = sure.model_copy(update={"right": None})
     assert "is sure" not in verdict([make_score(when_sure=none_left)], [])
