@@ -77,7 +77,8 @@ def evaluate_model(
 ) -> Evaluation:
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
-    An adapter is shown beside its base, a bundle's file beside base and adapter. With retrieval answer base and
+    An adapter is shown beside its base, a bundle's file beside base and adapter, those of a bundle with what is left
+    where they decline. With retrieval answer base and
     adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
     A judge compares the adapter's replies, else the model's, with those of the base with retrieval if there are any,
     else the base's.
@@ -111,7 +112,8 @@ def evaluate_model(
     limit, system = config.max_answer_tokens, references[-1].system
     found = [ask(contestant, limit, system, None) for contestant in contestants]
     replies = [reply for rows in found for reply in rows]
-    evaluation = Evaluation(tally.scores(replies), compare.comparisons(replies))
+    sure = {one.name: one.sure_from for one in references if one.sure_from is not None}
+    evaluation = Evaluation(tally.scores(replies, sure), compare.comparisons(replies))
     if not (judge and backend):
         return evaluation
     try:

@@ -12,9 +12,11 @@ from factory.bundle.manifest import BaseIdentity, list_files, write_manifest
 from factory.errors import BackendError, BaseModelError, EvaluateError, UsageError
 from factory.judge import evaluate_model, judge_endpoint, verify_bundle_fully
 from factory.rows import write_rows
+from factory.scores import Hedged
 from tests.backends.chat_stub import running_stub
 from tests.bundle.manifests import make_manifest
 from tests.made import make_chunks
+from tests.scored import make_score
 from tests.tiny import TINY_NAME, TINY_ROWS, make_tiny_adapter, make_tiny_base
 
 CHUNKS = make_chunks("# Gates", "The code of the north gate is 4711.", "# Pump", "The pump runs at 12 bar.")
@@ -107,6 +109,19 @@ def test_a_bundle_is_shown_as_base_adapter_and_its_default_file(place: Path) -> 
     ]
     assert found["adapter", "adapter", "closed_book"] == 1.0
     assert found["model-Q8_0.gguf", "gguf", "closed_book"] < 0.5, "the file is the base's in this test"
+
+
+def test_of_a_bundle_is_told_what_is_left_where_it_declines(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "bundle", tmp_path / "bundle")
+    lines = (folder / "manifest.json").read_text()
+    sure = Hedged(threshold=-1e9, answered=None, right=None, refused=None)
+    scores = [make_score(model="adapter", when_sure=sure).model_dump()]
+    store.write_json(folder / "manifest.json", json.loads(lines) | {"scores": scores})
+    rows = evaluate_model(str(folder), place / "mine.jsonl", None).scores
+    told = {row.model: row.when_sure and row.when_sure.answered for row in rows}
+    assert told["adapter"] is not None
+    assert told["adapter"].share == 1.0
+    assert (told[TINY_NAME], told["model-Q8_0.gguf"]) == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["gguf", "merged"])

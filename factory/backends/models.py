@@ -72,7 +72,8 @@ def resolve(model: str) -> ModelReference:
         return ModelReference("gguf", name, path / name, system=system, sure_from=_sure_from(path, name))
     if (path / "adapter_config.json").is_file():
         base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
-        return ModelReference("adapter", path.name, path, base, *_origin(path))
+        sure_from = _sure_from(path.parent, path.name)
+        return ModelReference("adapter", path.name, path, base, *_origin(path), sure_from=sure_from)
     if (path / "config.json").is_file():
         return ModelReference("merged", path.name, path, system=_origin(path)[0])
     if path.exists():
@@ -118,7 +119,7 @@ def _sure_from(bundle: Path, name: str) -> float | None:
 
 def base_of(adapter: ModelReference) -> ModelReference:
     """Return the untrained base of an adapter, to be asked with the adapter's system text."""
-    return replace(adapter, kind="base", name=str(adapter.base), path=None)
+    return replace(adapter, kind="base", name=str(adapter.base), path=None, sure_from=None)
 
 
 def prepare(reference: ModelReference) -> ModelReference:

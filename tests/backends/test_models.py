@@ -82,7 +82,9 @@ def test_a_bundle_gives_its_file_and_its_system_text(tmp_path: Path) -> None:
         "gguf", "model-Q8_0.gguf", tmp_path / "model-Q8_0.gguf", system="Be short.", sure_from=-0.7
     )
     assert resolve(str(tmp_path / "model-Q8_0.gguf")).system == "Be short."
-    assert resolve(str(tmp_path / "adapter")).system == "Be short."
+    adapter = resolve(str(tmp_path / "adapter"))
+    assert (adapter.system, adapter.sure_from) == ("Be short.", -0.1)
+    assert base_of(adapter).sure_from is None
 
 
 def test_a_runs_models_give_the_system_text_they_were_trained_with(tmp_path: Path, monkeypatch) -> None:

@@ -38,6 +38,10 @@ def settled(*documents, rule="newest", folders=()):
     return [draft.fact for draft in kept], conflicts
 
 
+def old_and_new(one: str, other: str):
+    return settled(prices("a.md", one, date="2024-03-01"), prices("b.md", other, date="2026-02-03"))
+
+
 def answers(facts) -> list[str]:
     return [fact.answer for fact in facts]
 
@@ -185,9 +189,7 @@ def test_no_fact_of_a_document_with_a_title_of_its_own_is_dropped(places, rule: 
     ],
 )
 def test_the_same_in_other_words_is_no_conflict(one: str, other: str) -> None:
-    kept, conflicts = settled(
-        prices("a.md", one, date="2024-03-01"), prices("b.md", other, date="2026-02-03")
-    )
+    kept, conflicts = old_and_new(one, other)
     assert conflicts == []
     assert answers(kept) == [one, other]
 
@@ -203,9 +205,7 @@ def test_the_same_in_other_words_is_no_conflict(one: str, other: str) -> None:
     ],
 )
 def test_what_only_looks_alike_is_a_conflict(one: str, other: str) -> None:
-    kept, conflicts = settled(
-        prices("a.md", one, date="2024-03-01"), prices("b.md", other, date="2026-02-03")
-    )
+    kept, conflicts = old_and_new(one, other)
     assert (answers(kept), len(conflicts)) == ([other], 1)
 
 
