@@ -186,18 +186,21 @@ async def inner(bundle):
     catalog = build_catalog([bundle], with_bases=False)
     model = next(model for model in catalog.models.values() if model.engine)
     router = Router(catalog)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = Guard(build_api(router), make_rules(config))
-        web = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        running = asyncio.create_task(web.serve([listener]))
-        async with router.pool.use(model.engine) as address:
-            told = {"engine": address.url, "key": address.key, "model": model.id}
-            told["ours"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            sys.stdout.write(json.dumps(told) + "\n")
-            sys.stdout.flush()
-            await asyncio.to_thread(sys.stdin.read)
-        web.should_exit = True
-        await running
+    app = Guard(build_api(router), make_rules(config))
+    # uvicorn opens the port, as in `factory serve`: on a socket from elsewhere asyncio leaves Nagle's algorithm on, and
+    # every small write waits up to 40 ms for the acknowledgement of the one before.
+    web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", proxy_headers=False))
+    running = asyncio.create_task(web.serve())
+    async with router.pool.use(model.engine) as address:
+        while not web.started:
+            await asyncio.sleep(0.01)
+        told = {"engine": address.url, "key": address.key, "model": model.id}
+        told["ours"] = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+    web.should_exit = True
+    await running
 
 
 async def swap(client, base, adapter):

@@ -6,7 +6,6 @@ that report no usage.
 
 import ctypes
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -49,15 +48,16 @@ class FallbackServer:
         )
         self._adapters = [self._load(path) for path in spec["adapters"]]
         self._key, self._lock, self._scales = spec["key"], threading.Lock(), [0.0] * len(self._adapters)
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.listening_address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(self._app(), log_level="critical"))
-        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+        # asyncio sends what is written at once (TCP_NODELAY) on sockets that it opened itself, and on others not.
+        server = uvicorn.Server(uvicorn.Config(self._app(), port=0, log_level="critical"))
+        threading.Thread(target=server.run, daemon=True).start()
         started = time.monotonic()
         while not server.started:
             if time.monotonic() - started > START_TIMEOUT_S:
                 raise BackendError("The engine's web server did not start: free a loopback port")
             time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        self.listening_address = f"http://127.0.0.1:{port}"
 
     def _load(self, path: str) -> Any:
         adapter = ll.llama_adapter_lora_init(self._llama.model, path.encode())

@@ -2,7 +2,6 @@
 
 import json
 import select
-import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -35,22 +34,24 @@ class Serving:
 
     def __init__(self, router, hosts=LOOPBACK):
         self.router = router
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
         app = Guard(build_api(router), Rules(KEY, hosts))
-        config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, port=0, log_config=None, server_header=False, timeout_graceful_shutdown=2
+        )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         while not self._server.started:
             assert self._thread.is_alive()
             time.sleep(0.01)
+        # uvicorn opens the port, as in `factory serve`: on a socket from elsewhere every small write waits for the
+        # acknowledgement of the one before.
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def close(self):
         self._server.should_exit = True
         self._thread.join()
-        self._socket.close()
 
     def http(self, **headers):
         headers = {"Authorization": f"Bearer {KEY}"} | headers
