@@ -1,4 +1,7 @@
-"""Starts the playground on what is in `adapters/` and `build/`: `python app.py [--bundle DIR] [--port N]`."""
+"""Starts the playground on what is in `adapters/` and `build/`: `python app.py [BUNDLE…] [--port N]`.
+
+It is `factory serve`, and takes what that takes: bundles named are served alone.
+"""
 
 import sys
 
