@@ -33,6 +33,7 @@ from factory.api.keys import read_key
 from factory.api.models import build_catalog
 from factory.api.router import Router
 from factory.api.routes import build_api
+from factory.bundle.manifest import read_manifest
 from factory.web.serve import ServeConfig, make_rules
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,8 @@ QUESTIONS = (
 )  # fmt: skip
 CHATS = 8
 TOKENS = 64
+ANSWER_TOKENS = 12  # of an answer that is compared
+STREAMED_TOKENS = (4, ANSWER_TOKENS, 48)  # a longer stream keeps an engine busy; its beginning is compared
 # Nats. Requests that share a step change the order of llama.cpp's sums, and activations round to 8 bits: both together
 # tipped answers whose least sure token led the next by up to 0.43.
 SURE_GAP = 0.6
@@ -73,6 +76,9 @@ async def server(*arguments, **environment):
             if process.poll() is not None:
                 raise SystemExit(process.stderr.read())
             await asyncio.sleep(0.2)
+        else:
+            process.kill()
+            raise SystemExit(f"factory serve does not answer on port {port} after two minutes: is it busy?")
         try:
             yield client, psutil.Process(process.pid)
         finally:
@@ -81,10 +87,15 @@ async def server(*arguments, **environment):
 
 
 async def stream(client, model, question, tokens=TOKENS, url="/v1/chat/completions", **extra):
-    """Return the seconds to the first word, the seconds to the end, and the tokens of one streamed answer."""
+    """Return the seconds to the first word and to the end, the tokens and the text of one streamed answer.
+
+    Raises:
+        RuntimeError: it was refused, or ended with an error event.
+        ValueError: it ended without saying why.
+    """
     body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": tokens}
     body |= {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0} | extra
-    started, first, written = time.perf_counter(), None, 0
+    started, first, written, texts, reason = time.perf_counter(), None, 0, [], None
     async with client.stream("POST", url, json=body) as response:
         if response.status_code != 200:
             raise RuntimeError(f"status {response.status_code}: {(await response.aread())[:200]!r}")
@@ -94,11 +105,18 @@ async def stream(client, model, question, tokens=TOKENS, url="/v1/chat/completio
             chunk = json.loads(line[6:])
             if "error" in chunk:
                 raise RuntimeError(chunk["error"]["message"])
-            if first is None and chunk.get("choices") and chunk["choices"][0]["delta"].get("content"):
-                first = time.perf_counter() - started
+            if chunk.get("choices"):
+                choice = chunk["choices"][0]
+                texts.append(choice["delta"].get("content") or "")
+                reason = choice.get("finish_reason") or reason
+                if first is None and texts[-1]:
+                    first = time.perf_counter() - started
             if chunk.get("usage"):
                 written = chunk["usage"]["completion_tokens"]
-    return first or time.perf_counter() - started, time.perf_counter() - started, written
+    if reason is None:
+        raise ValueError("the stream ended without a finish reason")
+    seconds = time.perf_counter() - started
+    return first or seconds, seconds, written, "".join(texts)
 
 
 async def eight_at_a_time(calls):
@@ -255,18 +273,19 @@ async def soak(bundle, seconds, kills):
         async def worker():
             while not done.is_set():
                 model = rng.choice(models)
+                question, answer, lead = rng.choice(expected[model])
                 try:
                     if rng.random() < 0.5:
-                        await stream(client, model, rng.choice(QUESTIONS), rng.choice((4, 16, 48)))
-                        outcomes["streamed"] += 1
+                        kind, tokens = "streamed", rng.choice(STREAMED_TOKENS)
+                        found = (await stream(client, model, question, tokens))[3]
                     else:
-                        question, answer, lead = rng.choice(expected[model])
-                        found, now = await whole(client, model, question)
-                        if found == answer:
-                            outcomes["right"] += 1
-                        else:
-                            wrong = f"{answer!r} (led by {lead:.2f}) became {found!r} ({now:.2f})"
-                            outcomes[f"WRONG: {model}, {question!r}: {wrong}"] += 1
+                        kind, tokens = "in one piece", ANSWER_TOKENS
+                        found = (await whole(client, model, question))[0]
+                    if agrees(found, answer, tokens):
+                        outcomes[f"right, {kind}"] += 1
+                    else:
+                        wrong = f"{answer!r} (led by {lead:.2f}) became {found!r}"
+                        outcomes[f"WRONG, {kind}: {model}, {question!r}, {tokens} tokens: {wrong}"] += 1
                 except RuntimeError as error:
                     outcomes[f"clear error: {str(error)[:60]}"] += 1
                 except (httpx.HTTPError, ValueError, KeyError) as error:
@@ -294,6 +313,13 @@ async def soak(bundle, seconds, kills):
     )
 
 
+def agrees(found, answer, tokens):
+    """Tell whether an answer of so many tokens is the expected one, as far as both go."""
+    if tokens < ANSWER_TOKENS:
+        return bool(found) and answer.startswith(found)
+    return found == answer if tokens == ANSWER_TOKENS else found.startswith(answer)
+
+
 async def sure_answers(client, models):
     """Return for each model the questions whose greedy answer is no near-tie, with that answer and its lead."""
     sure = {}
@@ -307,7 +333,7 @@ async def sure_answers(client, models):
 
 async def whole(client, model, question):
     """Return a greedy answer in one piece, and by how much its least sure token led, in nats."""
-    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": 12}
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": ANSWER_TOKENS}
     body |= {"temperature": 0, "logprobs": True, "top_logprobs": 2}
     response = await client.post("/v1/chat/completions", json=body)
     if response.status_code != 200:
@@ -359,15 +385,19 @@ async def measure(bundle):
     return rows
 
 
-def write(rows, name):
-    """Write results as JSON and as a table."""
-    (ROOT / f"bench/{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
-    lines = ["# Serving", "", f"{date.today()}, {hardware.num_cores()} cores, {platform.machine()}", ""]
+def write(rows, name, bundle, seconds=None, folder=ROOT / "bench"):
+    """Write results, and what they were measured on, as JSON and as a table."""
+    about = {"date": date.today().isoformat(), "bundle": read_manifest(bundle).name}
+    about |= {"cores": hardware.num_cores(), "machine": platform.machine()}
+    about |= {"seconds": seconds} if seconds else {}
+    (folder / f"{name}.json").write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
+    measured = f"{about['date']}, {about['cores']} cores, {about['machine']}, bundle `{about['bundle']}`"
+    lines = ["# Serving", "", measured + (f", {seconds:,.0f} seconds" if seconds else ""), ""]
     lines += ["| work | measured | promise | unit |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {entry['work']} | {entry['ours']} | {entry['peer'] or '-'} | {entry['unit']} |" for entry in rows
     ]
-    (ROOT / f"bench/{name}.md").write_text("\n".join(lines) + "\n")
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
 
 
 def main():
@@ -378,22 +408,21 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--inner", action="store_true", help="what the measurement of overhead starts")
     options = parser.parse_args()
+    bundle = options.bundle.resolve()
     if options.inner:
-        asyncio.run(inner(options.bundle.resolve()))
+        asyncio.run(inner(bundle))
         return
     if options.soak:
-        outcomes, killed, before, after = asyncio.run(
-            soak(options.bundle.resolve(), options.soak, options.kills)
-        )
+        outcomes, killed, before, after = asyncio.run(soak(bundle, options.soak, options.kills))
         rows = [row(name, count, None, "answers") for name, count in sorted(outcomes.items())]
         rows.append(row("engines killed", killed, options.kills, "times"))
         rows.append(
             row("server memory, last fifth against second tenth", after / before, 1.05, "times, at most")
         )
-        write(rows, "soak")
+        write(rows, "soak", bundle, options.soak)
     else:
-        rows = asyncio.run(measure(options.bundle.resolve()))
-        write(rows, "serving")
+        rows = asyncio.run(measure(bundle))
+        write(rows, "serving", bundle)
     sys.stdout.write(json.dumps(rows, indent=2) + "\n")
 
 
