@@ -27,9 +27,10 @@
 
 # %% Choose
 # @title Your documents { display-mode: "form" }
-# @markdown A folder: on Colab, one of your Drive works too. If there is none of that name, Colab asks you to upload
-# @markdown files into it; elsewhere a few sample documents are put there. `questions` may name a file of your own,
-# @markdown `{"question": "...", "answers": ["..."]}` a line, to be measured with.
+# @markdown A folder: with `use_drive`, one in `adapter-factory` on your Drive, or any other with its whole path. If
+# @markdown there is none of that name, Colab asks you to upload files into it, and with `use_drive` the next session
+# @markdown finds them there; elsewhere a few sample documents are put there. `questions` may name a file of your
+# @markdown own, `{"question": "...", "answers": ["..."]}` a line, to be measured with.
 name = "mine"  # @param {type:"string"}
 documents = "documents"  # @param {type:"string"}
 questions = ""  # @param {type:"string"}
@@ -39,7 +40,7 @@ quantization = "Q8_0, Q4_K_M"  # @param ["Q8_0, Q4_K_M", "Q8_0", "Q4_K_M"]
 
 import shutil
 
-folder = (ROOT / documents).resolve()
+folder = locate(documents)
 folder_is_empty = not folder.is_dir() or not any(folder.iterdir())
 if folder_is_empty and ON_COLAB:
     from google.colab import files
@@ -60,7 +61,7 @@ BUNDLE = OUT / "bundle"
 recipe = {"name": name, "base": base, "ingest": {"source": str(folder)}, "train": {"epochs": epochs}}
 recipe["quantize"] = {"types": quantization.split(", ")}
 if questions:
-    recipe["evaluate"] = {"questions": str((ROOT / questions).resolve())}
+    recipe["evaluate"] = {"questions": str(locate(questions))}
 recipe_file = RUNS / f"{name}.yaml"
 recipe_file.write_text(json.dumps(recipe, indent=2), encoding="utf-8")  # JSON is YAML as well
 print(recipe_file.read_text(encoding="utf-8"))

@@ -4,15 +4,20 @@
 # # The playground, and an API
 #
 # `factory serve` opens a bundle on this computer: a page to chat at `/ui`, and an API like OpenAI's at `/v1`. This
-# notebook starts it, shows the page, asks one question through the `openai` client, and stops it.
+# notebook starts it, shows where the page is, asks one question through the `openai` client, and stops it.
 #
 # **Time**: a minute, once it is installed (on Colab, 15 minutes more for that).
 #
 # **What leaves your computer**: nothing. The server listens on 127.0.0.1 only, its API wants a key, which stays in a
 # file that only you can read, and no public link is made. On Colab it runs on a computer of Google's, and the page
 # reaches you through Colab's own tunnel, for your account only: what you type there goes to that computer, and
-# **uploading documents or a bundle to Colab is leaving your computer**. Should the page stay empty there, the tunnel
-# does not agree with the server's checks of who asks; the API cell works all the same.
+# **uploading documents or a bundle to Colab is leaving your computer**.
+#
+# **On Colab**, the page opens in a tab of its own: it lets no other page frame it, so that none can lay it under yours,
+# and a frame in this notebook would stay empty. The server answers to the name of the tunnel. Not tried on Colab
+# itself: whether the tunnel passes that name on, as the headers `Host` and `Origin`, and what your browser allows it.
+# Should the tab stay empty or its buttons do nothing, `serve.log`, beside the results, says what was refused; the API
+# cell works all the same.
 #
 # {{pointer}}
 
@@ -43,13 +48,16 @@ if not port:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 log = RUNS / "serve.log"
+address = f"http://127.0.0.1:{port}/ui"
 command = [str(PYTHON), "-m", "factory.cli", "serve", str(BUNDLE), "--port", str(port)]
 if ON_COLAB:  # the name by which Colab's tunnel may call it; others are refused
-    from urllib.parse import urlsplit
+    from urllib.parse import urljoin, urlsplit
 
     from google.colab import output
 
-    command += ["--name", urlsplit(output.eval_js(f"google.colab.kernel.proxyPort({port})")).hostname]
+    tunnel = output.eval_js(f"google.colab.kernel.proxyPort({port})")
+    address = urljoin(tunnel, "/ui/")
+    command += ["--name", urlsplit(tunnel).hostname]
 with log.open("w", encoding="utf-8") as file:
     server = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT)
 atexit.register(server.terminate)  # it must not outlive the notebook
@@ -70,14 +78,13 @@ while not is_ready():
         raise RuntimeError(f"The server did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
     time.sleep(0.5)
 print(log.read_text(encoding="utf-8"))
-print(f"the playground is at http://127.0.0.1:{port}/ui")
+print(f"the playground is at {address}")
 
 # %% Playground
 # @title The playground
-if ON_COLAB:
-    output.serve_kernel_port_as_iframe(port, path="/ui/", height=800)
-else:
-    print(f"open http://127.0.0.1:{port}/ui")
+from IPython.display import HTML, display
+
+display(HTML(f'<a href="{address}" target="_blank" rel="noreferrer">Open the playground</a> at {address}'))
 
 # %% API
 # @title Ask through the API

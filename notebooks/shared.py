@@ -38,8 +38,8 @@ if ON_COLAB:
 
 # %% Set-up
 # @title Set-up { display-mode: "form" }
-# @markdown On Colab, tick this to keep results on your Google Drive. A session that ends loses all else; with
-# @markdown the same folder, running the cells again goes on from the last finished stage or checkpoint.
+# @markdown On Colab, tick this to keep results, and documents you upload, in `adapter-factory` on your Google Drive. A
+# @markdown session that ends loses all else; ticked again, the cells go on from the last finished stage or checkpoint.
 use_drive = False  # @param {type:"boolean"}
 
 import json
@@ -70,12 +70,13 @@ ROOT = next(place for place in places if (place / "recipes").is_dir())
 PYTHON = ROOT / ".venv" / "bin" / "python"
 if not PYTHON.exists():
     PYTHON = Path(sys.executable)
-RUNS = ROOT / "build"
+KEPT = ROOT  # what a name of a file or folder is looked for in
 if use_drive and ON_COLAB:
     from google.colab import drive
 
     drive.mount("/content/drive")
-    RUNS = Path("/content/drive/MyDrive/adapter-factory")
+    KEPT = Path("/content/drive/MyDrive/adapter-factory")
+RUNS = KEPT / "build"
 RUNS.mkdir(parents=True, exist_ok=True)
 for variable in ("no_proxy", "NO_PROXY"):  # what is on this computer is not asked for through a proxy
     named = filter(None, os.environ.get(variable, "").split(","))
@@ -102,6 +103,11 @@ def factory(*arguments):
     if child.returncode not in (0, 3):
         raise RuntimeError(f"factory {arguments[0]} ended with {child.returncode}: what it said stands above")
     return "".join(lines)
+
+
+def locate(name):
+    """Return where a file or folder of the user's lies: on Drive, where that is used, else in the repository."""
+    return next((found for found in (KEPT / name, ROOT / name) if found.exists()), KEPT / name).resolve()
 
 
 def options(*settings):
@@ -155,7 +161,7 @@ if bundle.endswith(".zip"):
     target = RUNS / Path(bundle).stem
     shutil.unpack_archive(bundle, target)
     bundle = str(target / "bundle")
-found = [*RUNS.glob("*/bundle/manifest.json"), *ROOT.glob("adapters/*/manifest.json")]
+found = [*RUNS.glob("*/bundle/manifest.json"), *KEPT.glob("adapters/*/manifest.json")]
 found = [Path(bundle) / "manifest.json"] if bundle else sorted(found, key=lambda file: file.stat().st_mtime)
 if not found or not found[-1].is_file():
     raise FileNotFoundError(
