@@ -18,9 +18,12 @@ SHARED = FOLDER / "shared.py"
 INCLUDE = "# from shared.py"
 HIDDEN = '{ display-mode: "form" }'  # in a title: Colab shows the fields of the cell, and the code on demand
 COLAB = "https://colab.research.google.com"
+UNPUBLISHED = (
+    "There is no public repository yet, so the badge leads nowhere: "  # until REPOSITORY has an owner
+)
 POINTER = (
-    f"The badge and the install cell point to the repository `{REPOSITORY}`. To point them elsewhere, set "
-    "`REPOSITORY` in `notebooks/build.py` and run `make docs`; the install cell has a field for it as well."
+    f"{UNPUBLISHED if REPOSITORY.startswith('OWNER/') else ''}Badge and install cell point to `{REPOSITORY}`, which is "
+    "`REPOSITORY` in `notebooks/build.py` (a fork: `CONTRIBUTING.md`); the install cell has a field for it as well."
 )
 
 

@@ -97,7 +97,9 @@ class TestEveryNotebook:
         assert "**What leaves your computer**" in first.source
         assert "**Time**" in first.source
         assert "is leaving your computer" in " ".join(lines)
-        assert "`REPOSITORY` in `notebooks/build.py`" in first.source
+        (pointer,) = (line for line in lines if "`REPOSITORY` in `notebooks/build.py`" in line)
+        assert build.REPOSITORY in pointer
+        assert ("no public repository yet" in pointer) is build.REPOSITORY.startswith("OWNER/")
 
     def test_only_the_large_base_asks_for_a_gpu(self, name):
         metadata = read(name).metadata
@@ -131,6 +133,21 @@ class TestEveryNotebook:
         monkeypatch.setenv("COLAB_GPU", "0")
         with pytest.raises(ValueError, match="address of the repository"):
             run_cell(install)
+
+
+def test_a_fork_builds_with_its_own_name_in_the_step_that_contributing_names():
+    said = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "set `REPOSITORY` in `notebooks/build.py`" in said
+    source = (ROOT / "notebooks" / "build.py").read_text(encoding="utf-8")
+    assert source.count(f'"{build.REPOSITORY}"') == 1
+    forked: dict[str, object] = {"__file__": build.__file__, "__name__": "forked"}
+    exec(compile(source.replace(f'"{build.REPOSITORY}"', '"someone/their-fork"'), "build", "exec"), forked)
+    for path in build.sources():
+        made = forked["build"](path)
+        assert "colab.research.google.com/github/someone/their-fork/" in made
+        assert 'repository = \\"https://github.com/someone/their-fork\\"' in made
+        assert build.REPOSITORY not in made
+        assert "no public repository" not in made
 
 
 def test_the_smoke_settings_load():
