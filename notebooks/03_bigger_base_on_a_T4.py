@@ -13,10 +13,13 @@
 # QLoRA: the base stays frozen in 4 bits (NF4), and an adapter is trained on it in fp16. A T4 has no bfloat16, and
 # FlashAttention 2 does not run on it; neither is used. The settings stand in `recipes/t4-qlora.yaml`.
 #
-# **Which bases**: those below, of 0.6 to 1.7 billion parameters. Training would fit larger ones; merging and exporting
-# happen on the CPU in float32, and Colab's 12.7 GB of memory are full at about 1.7 billion. Other chat models of the
-# architectures Llama, Qwen2 and Qwen3 load as well. Qwen3.5 does not: its layers have no place yet in the GGUF files
-# that are made here.
+# **Which bases**: those below, of 0.6 to 1.7 billion parameters. The GPU would take larger ones: by the planner, a step
+# with `train.micro_batch: 4` needs 11.0 GiB for Qwen2.5-3B and 12.5 GiB for Qwen3-4B, and a T4 has about 14.7. The
+# computer's own 12.7 GB do not: preparing a base and merging hold it in float32 and once more in 16 bits, which is 6
+# bytes a parameter, so 10.3 GB for 1.7 billion, 18.5 GB for Qwen2.5-3B and 24.1 GB for Qwen3-4B. Where there are 32 GB
+# of memory and 50 GB of disk, write `Qwen/Qwen3-4B` or `Qwen/Qwen2.5-3B-Instruct` (whose licence is for research only)
+# into the field, and `micro_batch: 4` into the recipe. Other chat models of the architectures Llama, Qwen2 and Qwen3
+# load as well. Qwen3.5 does not: its layers have no place yet in the GGUF files that are made here.
 #
 # **Time**: 15 minutes to install, then the download of the base, 1 to 4 GB. This code is tested on CPUs only and was
 # never run on a T4: times are not measured. The cell *Plan* estimates them. Checking and asking the GGUF files
@@ -65,7 +68,7 @@ print(package)
 # @markdown 1.7 billion parameters may run out of Colab's memory when they are merged.
 name = "bigger"  # @param {type:"string"}
 documents = "data/quickstart"  # @param {type:"string"}
-base = "qwen2.5-1.5b-instruct"  # @param ["qwen2.5-1.5b-instruct", "qwen3-0.6b", "qwen3-1.7b", "smollm2-1.7b-instruct"]
+base = "qwen2.5-1.5b-instruct"  # @param ["qwen2.5-1.5b-instruct", "qwen3-0.6b", "qwen3-1.7b", "smollm2-1.7b-instruct"] {allow-input: true}
 epochs = 4  # @param {type:"integer"}
 base_weights = "nf4"  # @param ["nf4", "none"]
 quantization = "Q4_K_M"  # @param ["Q4_K_M", "Q8_0", "Q8_0, Q4_K_M"]

@@ -9,7 +9,12 @@ from typing import get_args
 
 import nbformat
 import pytest
+import torch
+import transformers
 
+from factory.lora import fit
+from factory.lora.memory import Load
+from factory.lora.setup import outline, setup_of
 from factory.recipe import Recipe, load_recipe
 from factory.stages.quantize import FileType
 from factory.weights.base import REGISTRY
@@ -173,6 +178,41 @@ def test_what_a_list_offers_exists(name):
     types = {word for offer in offers["quantization"] for word in offer.split(", ")}
     assert types <= set(get_args(FileType))
     assert set(offers.get("base", [])) <= set(REGISTRY)
+
+
+LARGER = {
+    "Qwen2.5-3B": transformers.Qwen2Config(
+        **{
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+        },
+        **{"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},
+    ),
+    "Qwen3-4B": transformers.Qwen3Config(
+        **{
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+        },
+        **{"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_memory_that_larger_bases_are_said_to_need_is_the_planners(name, tmp_path):
+    LARGER[name].save_pretrained(tmp_path)
+    train = load_recipe(ROOT / "recipes" / "t4-qlora.yaml").train
+    setup = setup_of(outline(tmp_path, train), train, "cuda", torch.float16)
+    step = fit.training_peak(setup, Load(train.max_tokens, train.max_tokens // 4), 4).total / 2**30
+    merged = 6 * setup.shape.parameters / 1e9
+    said = " ".join(read("03_bigger_base_on_a_T4").cells[0].source.split())
+    assert f"{step:.1f} GiB for {name}" in said
+    assert f"{merged:.1f} GB for {name}" in said
+    assert merged > 12.7
 
 
 def test_the_recipe_for_a_t4_loads():
