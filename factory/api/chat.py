@@ -32,22 +32,26 @@ def completion_body(model: ServedModel, request: CompletionRequest) -> dict[str,
     """Return the body an engine gets for a raw prompt or a gap.
 
     Raises:
-        RequestError: a gap is to be filled and the model's vocabulary has no tokens for that.
+        RequestError: a gap is to be filled and no tokens for that are known.
     """
     if request.suffix is None:
         return {"prompt": request.text} | _settings(model, request.settings())
     fim = model.vocabulary.fim if model.vocabulary else None
     if fim is None:
-        raise RequestError(
-            f"{model.id} cannot fill gaps, its vocabulary has no tokens for it: leave out `suffix`, or serve a "
-            "bundle made from a code model",
-            param="suffix",
-        )
+        raise RequestError(f"{model.id} cannot fill gaps, {_why_no_gaps(model)}", param="suffix")
     for name, text in (("prompt", request.text), ("suffix", request.suffix)):
         refuse_control_tokens(model, text, name)
     before, after, gap = fim
     prompt = f"{before}{request.text}{after}{request.suffix}{gap}"
     return {"prompt": prompt} | _settings(model, request.settings())
+
+
+def _why_no_gaps(model: ServedModel) -> str:
+    if model.endpoint:
+        return "the tokens that mark one there are not known here: leave out `suffix`, or ask the endpoint itself"
+    if model.kind == "stub":
+        return "it is a stub and not a model: leave out `suffix`"
+    return "its vocabulary has no tokens for it: leave out `suffix`, or serve a bundle made from a code model"
 
 
 def refuse_control_tokens(model: ServedModel, text: str, param: str) -> None:
@@ -97,5 +101,5 @@ def answer_headers(attempt: Attempt, ignored: list[str]) -> dict[str, str]:
 
 
 def where(model: ServedModel) -> str:
-    """Return where a model runs: `local` or `endpoint`."""
+    """Return what a model runs in: an engine of this server, `local`, or another server, `endpoint`."""
     return "endpoint" if model.endpoint else "local"
