@@ -1,6 +1,7 @@
 """From a request to what an engine reads, and from an engine's chunks to what a client gets. Sends nothing."""
 
 import json
+import re
 from typing import Any
 
 from factory.api.errors import RequestError
@@ -9,13 +10,15 @@ from factory.api.router import Attempt
 from factory.api.schema import ChatRequest, CompletionRequest
 
 KEPT = ("id", "object", "created", "choices", "usage", "timings")
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def chat_body(model: ServedModel, request: ChatRequest) -> dict[str, Any]:
     """Return the body an engine gets: the model's own system text and sampling where the request names none.
 
     Raises:
-        RequestError: a message or tool holds one of the model's control tokens.
+        RequestError: a message or tool holds one of the model's control tokens, or a tool must be called and the
+            model has no place for it.
     """
     for number, message in enumerate(request.messages):
         refuse_control_tokens(model, message.text, f"messages.{number}.content")
@@ -25,7 +28,27 @@ def chat_body(model: ServedModel, request: ChatRequest) -> dict[str, Any]:
     messages = [message.for_engine() for message in request.messages]
     if model.system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": model.system})
-    return {"messages": messages} | _settings(model, request.settings())
+    given = request.settings()
+    if unread_fields(model, request):
+        given = {name: value for name, value in given.items() if name not in TOOL_FIELDS}
+    return {"messages": messages} | _settings(model, given)
+
+
+def unread_fields(model: ServedModel, request: ChatRequest) -> list[str]:
+    """Return the fields that the model has no use for: tools, where its chat template has no place for them.
+
+    Raises:
+        RequestError: a tool must be called.
+    """
+    if not request.tools or model.vocabulary is None or re.search(r"\btools\b", model.vocabulary.template):
+        return []
+    if request.tool_choice not in (None, "auto", "none"):
+        raise RequestError(
+            f"{model.id} cannot call tools, its chat template has no place for them: leave out `tool_choice`, or "
+            "serve a bundle made from a base that knows tools",
+            param="tool_choice",
+        )
+    return ["tools"]
 
 
 def completion_body(model: ServedModel, request: CompletionRequest) -> dict[str, Any]:
