@@ -1,6 +1,7 @@
 """From a request to what an engine reads, and from an engine's chunks to what a client gets. Sends nothing."""
 
 import json
+import re
 from typing import Any
 
 from factory.api.errors import RequestError
@@ -9,13 +10,15 @@ from factory.api.router import Attempt
 from factory.api.schema import ChatRequest, CompletionRequest
 
 KEPT = ("id", "object", "created", "choices", "usage", "timings")
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def chat_body(model: ServedModel, request: ChatRequest) -> dict[str, Any]:
     """Return the body an engine gets: the model's own system text and sampling where the request names none.
 
     Raises:
-        RequestError: a message or tool holds one of the model's control tokens.
+        RequestError: a message or tool holds one of the model's control tokens, or a tool must be called and the
+            model has no place for it.
     """
     for number, message in enumerate(request.messages):
         refuse_control_tokens(model, message.text, f"messages.{number}.content")
@@ -25,29 +28,53 @@ def chat_body(model: ServedModel, request: ChatRequest) -> dict[str, Any]:
     messages = [message.for_engine() for message in request.messages]
     if model.system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": model.system})
-    return {"messages": messages} | _settings(model, request.settings())
+    given = request.settings()
+    if unread_fields(model, request):
+        given = {name: value for name, value in given.items() if name not in TOOL_FIELDS}
+    return {"messages": messages} | _settings(model, given)
+
+
+def unread_fields(model: ServedModel, request: ChatRequest) -> list[str]:
+    """Return the fields that the model has no use for: tools, where its chat template has no place for them.
+
+    Raises:
+        RequestError: a tool must be called.
+    """
+    if not request.tools or model.vocabulary is None or re.search(r"\btools\b", model.vocabulary.template):
+        return []
+    if request.tool_choice not in (None, "auto", "none"):
+        raise RequestError(
+            f"{model.id} cannot call tools, its chat template has no place for them: leave out `tool_choice`, or "
+            "serve a bundle made from a base that knows tools",
+            param="tool_choice",
+        )
+    return ["tools"]
 
 
 def completion_body(model: ServedModel, request: CompletionRequest) -> dict[str, Any]:
     """Return the body an engine gets for a raw prompt or a gap.
 
     Raises:
-        RequestError: a gap is to be filled and the model's vocabulary has no tokens for that.
+        RequestError: a gap is to be filled and no tokens for that are known.
     """
     if request.suffix is None:
         return {"prompt": request.text} | _settings(model, request.settings())
     fim = model.vocabulary.fim if model.vocabulary else None
     if fim is None:
-        raise RequestError(
-            f"{model.id} cannot fill gaps, its vocabulary has no tokens for it: leave out `suffix`, or serve a "
-            "bundle made from a code model",
-            param="suffix",
-        )
+        raise RequestError(f"{model.id} cannot fill gaps, {_why_no_gaps(model)}", param="suffix")
     for name, text in (("prompt", request.text), ("suffix", request.suffix)):
         refuse_control_tokens(model, text, name)
     before, after, gap = fim
     prompt = f"{before}{request.text}{after}{request.suffix}{gap}"
     return {"prompt": prompt} | _settings(model, request.settings())
+
+
+def _why_no_gaps(model: ServedModel) -> str:
+    if model.endpoint:
+        return "the tokens that mark one there are not known here: leave out `suffix`, or ask the endpoint itself"
+    if model.kind == "stub":
+        return "it is a stub and not a model: leave out `suffix`"
+    return "its vocabulary has no tokens for it: leave out `suffix`, or serve a bundle made from a code model"
 
 
 def refuse_control_tokens(model: ServedModel, text: str, param: str) -> None:
@@ -97,5 +124,5 @@ def answer_headers(attempt: Attempt, ignored: list[str]) -> dict[str, str]:
 
 
 def where(model: ServedModel) -> str:
-    """Return where a model runs: `local` or `endpoint`."""
+    """Return what a model runs in: an engine of this server, `local`, or another server, `endpoint`."""
     return "endpoint" if model.endpoint else "local"

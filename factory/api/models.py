@@ -1,15 +1,17 @@
-"""What is served: each base, each adapter on it, each verified file of a bundle, and endpoints elsewhere.
+"""What is served: each base, each adapter on it, each verified file of a bundle, and endpoints.
 
 An adapter and its base share one engine, which loads the base once; a request names the adapter's scale. A merged file
 has an engine of its own, started when it is first asked. Starts nothing and answers nothing.
 """
 
+import ipaddress
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from factory import hardware, store
 from factory.backends.engine import EngineSpec
@@ -27,17 +29,28 @@ ADAPTER_FILE = "adapter.gguf"
 ELSEWHERE = Sampling(
     num_ctx=8192, num_predict=1024, temperature=0.0, stop=()
 )  # for models that we did not make
+OLLAMA_CLOUD = ("-cloud", ":cloud")  # how Ollama's names of models end that its local server passes on
 Kind = Literal["base", "adapter", "file", "endpoint", "stub"]
 
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """An OpenAI-compatible server elsewhere; `key_env` names the environment variable that holds its key."""
+    """Another OpenAI-compatible server; `key_env` names the environment variable that holds its key."""
 
     name: str
     url: str
     model: str
     key_env: str = "OPENAI_API_KEY"
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether its address is this machine's own, and its model not one that Ollama asks its cloud for."""
+        try:
+            host = urlsplit(self.url).hostname or ""
+            own = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+        return own and not self.model.endswith(OLLAMA_CLOUD)
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ class ServedModel:
         if self.kind == "stub":
             return "a stub, not a model: it repeats the question"
         if self.endpoint:
-            return f"{self.endpoint.model} at {self.endpoint.url} · leaves this machine"
+            place = "on this machine" if self.endpoint.is_on_this_machine else "leaves this machine"
+            return f"{self.endpoint.model} at {self.endpoint.url} · {place}"
         file = f"{self.quantization} file {self.sha256[:DIGEST_LENGTH]}"
         adapter = f" + adapter {self.adapter_sha256[:DIGEST_LENGTH]}" if self.adapter_sha256 else ""
         return f"{file}{adapter} · base {self.base} · on this machine"

@@ -89,6 +89,7 @@ class _Handlers:
     async def chat_completions(self, request: Request) -> Response:
         asked, ignored = schema.read(schema.ChatRequest, schema.parse_json(await _read_body(request)))
         model = self._router.find(asked.model)
+        ignored = sorted({*ignored, *chat.unread_fields(model, asked)})
         job = _Job(self._router, request, "chat/completions", model, chat.chat_body(model, asked), ignored)
         return await (job.stream(asked.wants_usage) if asked.stream else job.whole())
 

@@ -58,7 +58,7 @@ def _load() -> tuple[Any, Any]:
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return tokenizer, transformers.AutoModel.from_pretrained(folder).eval()
+    return tokenizer, transformers.AutoModel.from_pretrained(folder, use_safetensors=True).eval()
 
 
 def _encode(tokenizer: Any, model: Any, texts: list[str]) -> tuple[list[list[float]], int]:

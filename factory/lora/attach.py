@@ -65,7 +65,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: str, quantization: str 
         BaseModelError: the folder cannot be loaded.
         MissingExtraError: quantized weights are wanted and bitsandbytes is not installed.
     """
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     try:
         if quantization != "none":
             options |= {"quantization_config": QUANTIZERS[quantization](dtype), "device_map": {"": device}}

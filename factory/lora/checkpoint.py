@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import random
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -76,7 +77,7 @@ def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
         "progress": asdict(progress),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],  # dropout's, on a GPU
-        "numpy": np.random.get_state(),  # the generator that libraries draw from
+        "numpy": _numpy_state(),  # the generator that libraries draw from
         "python": random.getstate(),
     }
     torch.save(state, work / "state.pt")
@@ -86,16 +87,24 @@ def save(folder: Path, model: Any, optimizer: Any, progress: Progress) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _numpy_state() -> tuple[Any, ...]:
+    """Return the state of numpy's generator in plain numbers, which `weights_only` reads."""
+    state: Any = np.random.get_state()
+    name, keys, *rest = state
+    return (name, keys.tolist(), *rest)
+
+
 def load_newest(folder: Path, model: Any, optimizer: Any) -> Progress | None:
     """Put the newest whole checkpoint back and return its progress; a damaged one is passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             if store.read_json(path / "sha256.json")["state.pt"] != store.hash_file(path / "state.pt"):
                 raise ValueError("its checksum differs")
-            # Our own file, checked above; it holds random states that weights_only refuses.
-            state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            logger.warning("checkpoint %s is damaged (%s): going back to the one before", path.name, error)
+            # Its checksum lies beside it, so the file may be anyone's: weights_only runs none of a pickle's code.
+            state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0]
+            logger.warning("checkpoint %s is damaged (%s): going back to the one before", path.name, reason)
             continue
         load_trained(model, state["trained"])
         optimizer.load_state_dict(state["optimizer"])

@@ -93,7 +93,7 @@ class Progress:
             tokens_per_s=self.tokens_per_s(),
             prompt_tokens=self.usage.get("prompt_tokens"),
             completion_tokens=self.usage.get("completion_tokens"),
-            cost=None if model.endpoint else 0.0,
+            cost=None if model.endpoint and not model.endpoint.is_on_this_machine else 0.0,
             error=self.error,
         )
 

@@ -140,7 +140,9 @@ def newest_model(jobs: Sequence[Job], finished: Any, known: Any, ids: Sequence[s
 def promise(router: Router) -> str:
     """Return one line on where answers come from, for the models that are served."""
     endpoints = [model.endpoint for model in router.catalog.models.values() if model.endpoint]
-    if endpoints:
-        names = ", ".join(endpoint.name for endpoint in endpoints)
+    if away := [endpoint.name for endpoint in endpoints if not endpoint.is_on_this_machine]:
+        names = ", ".join(away)
         return f"Answers come from files on this machine, but for **{names}**: what is asked there leaves it."
+    if endpoints:
+        return "Answers come from files and servers on this machine. Nothing is sent anywhere else."
     return "Answers come from files on this machine. Nothing is sent anywhere."

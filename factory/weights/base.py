@@ -273,7 +273,9 @@ def _load_source(
         if source.is_gguf:
             return _load_gguf(Path(source.place))
         where = {"revision": source.commit} if source.commit else {}
-        model = transformers.AutoModelForCausalLM.from_pretrained(source.place, dtype=torch.float32, **where)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.place, dtype=torch.float32, use_safetensors=True, **where
+        )
         return model, transformers.AutoTokenizer.from_pretrained(source.place, **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unloadable(str(source.place), error) from error
@@ -281,6 +283,11 @@ def _load_source(
 
 def _unloadable(place: str, error: Exception) -> BaseModelError:
     first = str(error).strip().split("\n")[0]
+    if "model.safetensors" in first:
+        return BaseModelError(
+            f"Base {place!r} has no weights in safetensors: pickled ones (.bin) can run code and are not read; "
+            "name a base that has them"
+        )
     return BaseModelError(
         f"Base {place!r} could not be loaded: {first}; check the name and the connection, "
         "or name a local folder or .gguf file"

@@ -58,7 +58,9 @@ def check_room(base: Path, folder: Path, dtype: str) -> None:
 def load_model(folder: Path) -> transformers.PreTrainedModel:
     """Return the model of a base or merged folder in float32, for evaluation."""
     with quiet():
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True
+        ).eval()
 
 
 def load_adapted(base: Path, adapter: Path) -> peft.PeftModel:

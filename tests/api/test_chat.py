@@ -2,7 +2,7 @@ import pytest
 
 from factory.api import chat
 from factory.api.errors import RequestError
-from factory.api.models import EndpointSpec, ServedModel, endpoint_model
+from factory.api.models import EndpointSpec, ServedModel, endpoint_model, stub_model
 from factory.api.router import Attempt
 from factory.api.schema import ChatRequest, CompletionRequest, read
 from factory.bundle.manifest import Sampling
@@ -85,6 +85,19 @@ def test_a_gap_is_written_with_the_models_own_tokens():
             _completion(ServedModel("m", "file", vocabulary=vocabulary), prompt="", suffix="x")
 
 
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (ServedModel("m", "file", vocabulary=Vocabulary()), "its vocabulary has no tokens for it"),
+        (endpoint_model(EndpointSpec("afar", "https://afar.example/v1", "big")), "not known here"),
+        (stub_model(), "a stub and not a model"),
+    ],
+)
+def test_a_gap_is_refused_with_the_reason_that_is_true(model, reason):
+    with pytest.raises(RequestError, match=reason):
+        _completion(model, prompt="", suffix="x")
+
+
 def test_an_answer_says_who_gave_it_and_nothing_else_of_the_engines():
     shown = chat.present(Attempt(MODEL), {"id": "1", "model": "/srv/x.gguf", "choices": [], "__verbose": 1})
 
@@ -107,9 +120,32 @@ def test_headers_name_who_answered_instead_and_what_was_ignored():
     assert len(headers["x-ignored-params"]) == 400
 
 
-def test_identity_says_what_leaves_the_machine():
-    away = endpoint_model(EndpointSpec("afar", "https://afar.example/v1", "big"))
+@pytest.mark.parametrize(
+    ("url", "model", "stays"),
+    [
+        ("http://127.0.0.1:11434/v1", "llama3.2", True),
+        ("http://127.8.8.8/v1", "m", True),
+        ("http://[::1]:1234/v1", "m", True),
+        ("http://LOCALHOST:8000/v1", "m", True),
+        ("http://user@localhost/v1", "m", True),
+        ("http://localhost:11434/v1", "gpt-oss:120b-cloud", False),
+        ("http://localhost@afar.example/v1", "m", False),
+        ("http://localhost.afar.example/v1", "m", False),
+        ("http://127.0.0.1.afar.example/v1", "m", False),
+        ("http://192.168.1.5:11434/v1", "m", False),
+        ("http://0.0.0.0:8000/v1", "m", False),
+        ("http://[::1:bad/v1", "m", False),
+        ("https://afar.example/v1", "m", False),
+    ],
+)
+def test_identity_says_what_leaves_the_machine(url, model, stays):
+    other = endpoint_model(EndpointSpec("other", url, model))
 
-    assert "leaves this machine" in away.identity
+    assert ("on this machine" in other.identity) == stays
+    assert ("leaves this machine" in other.identity) != stays
+    assert chat.where(other) == "endpoint"
+
+
+def test_identity_says_what_is_here_and_what_is_no_model():
     assert "on this machine" in MODEL.identity
-    assert "not a model" in ServedModel("s", "stub").identity
+    assert "not a model" in stub_model().identity

@@ -106,22 +106,33 @@ def test_autocompletion_over_the_older_route_is_answered(http):
     assert "".join(texts) == " code is 4711."
 
 
-def test_an_agent_with_tools_and_a_called_tool_is_answered(http):
+def _agent(**more):
     call = {"id": "c1", "type": "function", "function": {"name": "read_file", "arguments": '{"path": "a"}'}}
-    body = {
-        "model": "gate",
-        "messages": [
-            USER,
-            {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "c1", "content": "4711"},
-        ],
-        "tools": [{"type": "function", "function": READ_FILE}],
-        "tool_choice": "auto",
-        "max_tokens": 8,
-    }
-    answer = http.post("/v1/chat/completions", json=body)
+    messages = [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4711"},
+    ]
+    tools = [{"type": "function", "function": READ_FILE}]
+    return {"model": "gate", "messages": messages, "tools": tools, "max_tokens": 8} | more
 
-    assert answer.status_code == 200 or answer.json()["error"]["type"] == "invalid_request_error", answer.text
+
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+def test_an_agent_is_answered_by_a_model_without_tools_and_told_that_nobody_read_them(http, choice):
+    answer = http.post("/v1/chat/completions", json=_agent(tool_choice=choice, user="ada"))
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"]
+    assert answer.headers["x-ignored-params"] == "tools,user"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "read_file"}}])
+def test_a_tool_that_must_be_called_is_refused_by_a_model_without_tools(http, choice):
+    answer = http.post("/v1/chat/completions", json=_agent(tool_choice=choice))
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tool_choice"
+    assert "cannot call tools" in answer.json()["error"]["message"]
 
 
 def test_a_model_picker_lists_models_with_either_form_of_key(server):

@@ -1,4 +1,7 @@
+import builtins
+import io
 import json
+import os
 import re
 
 import httpx
@@ -245,6 +248,25 @@ def test_unknown_models_and_routes_are_told_apart(http, client):
     assert _error(http.get(CHAT), 405)["code"] == "no_such_route"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-9", messages=ASKED)
+
+
+@pytest.mark.parametrize(
+    "path", ["../../etc/passwd", "/etc/passwd", "..%2f..%2fetc%2fpasswd", "gate/../pump"]
+)
+def test_a_path_is_no_models_name_and_is_never_opened(http, monkeypatch, path):
+    opened = []
+    for owner, name in ((builtins, "open"), (io, "open"), (os, "open")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(
+            owner,
+            name,
+            lambda file, *rest, real=real, **more: opened.append(file) or real(file, *rest, **more),
+        )
+    for route, asked in ((CHAT, _body(path)), ("/v1/completions", {"model": path, "prompt": "x"})):
+        error = _error(http.post(route, json=asked), 404)
+        assert error["code"] == "model_not_found"
+        assert "root:" not in error["message"]
+    assert opened == []
 
 
 def test_health_needs_no_key_and_tells_nothing(server):

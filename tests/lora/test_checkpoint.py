@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from factory import store
 from factory.lora import checkpoint
 from factory.lora.checkpoint import KEPT, Progress
 
@@ -109,6 +110,34 @@ def test_a_damaged_one_is_passed_over_with_a_warning(new_model, tmp_path: Path, 
     assert "step-000002 is damaged" in caplog.text
     damage(tmp_path / "step-000001")
     assert checkpoint.load_newest(tmp_path, model, optimizer) is None
+
+
+class _Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self._target, "ran")
+
+
+def test_a_state_from_elsewhere_runs_nothing(new_model, tmp_path: Path, caplog) -> None:
+    model = new_model()
+    optimizer = _optimizer(model)
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2):
+        checkpoint.save(folder, model, optimizer, Progress(step=step))
+    state = folder / "step-000002" / "state.pt"
+    torch.save({"trained": {}, "evil": _Payload(tmp_path / "ran")}, state)
+    store.write_json(state.with_name("sha256.json"), {"state.pt": store.hash_file(state)})
+    with caplog.at_level(logging.WARNING):
+        found = checkpoint.load_newest(folder, model, optimizer)
+
+    assert not (tmp_path / "ran").exists()
+    assert found is not None
+    assert found.step == 1
+    assert "step-000002 is damaged" in caplog.text
 
 
 def test_what_a_kill_left_half_written_is_not_looked_at(new_model, tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_an_answers_identity_says_which_bytes_and_where():
     assert Progress(0, MODEL).answer().identity == own
     assert stand_in.answer().identity["endpoint"] == "https://afar.example/v1"
     assert (stand_in.answer().cost, Progress(0, MODEL).answer().cost) == (None, 0.0)
+    near = endpoint_model(EndpointSpec("near", "http://127.0.0.1:11434/v1", "llama3.2"))
+    assert Progress(0, near).answer().cost == 0.0
     assert identity_line(stand_in).startswith("Stand-in for m: big at https://afar.example/v1")
     assert "Stand-in" not in identity_line(Progress(0, MODEL, attempt=Attempt(MODEL)))
     assert stub_model().identity == identity_line(Progress(0, stub_model()))

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from factory.api.guard import POLICY
 from tests.web.browser import answers, ask, choose, open_playground, open_tab, press_until_focused, status
 from tests.web.conftest import EVIL, keep_screenshot
 from tests.web.model_stub import ADAPTER, BASE
@@ -30,6 +31,13 @@ class TestNothingForeign:
             style = httpx.get(f"{site.url}/ui/{path.removeprefix('./')}")
             assert style.status_code == 200
             assert not re.search(r"@import|url\([\"']?https?:|//fonts", style.text), path
+
+    @pytest.mark.parametrize("path", ["/ui/", "/ui/theme.css", "/ui/config", "/ui/no-such-page"])
+    def test_the_policy_goes_out_with_every_page(self, site, path):
+        headers = httpx.get(f"{site.url}{path}").headers
+        assert headers["content-security-policy"] == POLICY
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
 
     def test_no_tab_asks_another_server_or_breaks_the_policy(self, page, watched):
         for name in (*TABS, "Compare"):

@@ -37,3 +37,12 @@ def test_an_endpoint_is_named_as_what_leaves_the_machine():
     stub = stub_model()
     assert "Nothing is sent anywhere" in promise(Router(Catalog({stub.id: stub})))
     assert "**big**" in promise(Router(Catalog({stub.id: stub, afar.id: afar})))
+
+
+def test_a_server_on_this_machine_is_promised_as_one():
+    afar = endpoint_model(EndpointSpec("big", "https://afar.example/v1", "big"))
+    near = endpoint_model(EndpointSpec("near", "http://localhost:11434/v1", "llama3.2"))
+    assert "Nothing is sent anywhere else" in promise(Router(Catalog({near.id: near})))
+    both = promise(Router(Catalog({near.id: near, afar.id: afar})))
+    assert "**big**" in both
+    assert "near" not in both

@@ -50,6 +50,9 @@ def test_names_of_this_server_are_those_it_was_told():
     assert make_rules(config).hosts == LOOPBACK | {"192.168.1.5", "box.lan", "[fe80::1]"}
     anywhere = ServeConfig((), host="0.0.0.0", allow_remote=True)
     assert make_rules(anywhere).hosts == LOOPBACK
+    from_a_container = make_rules(ServeConfig((), names=("host.docker.internal",)))
+    assert from_a_container.hosts == LOOPBACK | {"host.docker.internal"}
+    assert not from_a_container.keyed_pages
 
 
 def test_an_endpoint_needs_url_model_and_key_together(monkeypatch):

@@ -151,3 +151,14 @@ def test_what_lies_there_and_is_no_model_is_refused(converter: Path, tmp_path: P
         open_base("x.gguf")
     with pytest.raises(BaseModelError, match=r"'nobody/nothing' could not be loaded"):
         open_base("nobody/nothing")
+
+
+def test_pickled_weights_are_not_read(converter: Path, tiny_base: Path, tmp_path: Path) -> None:
+    copy_base(tiny_base, tmp_path / "local")
+    (tmp_path / "local" / "model.safetensors").rename(tmp_path / "local" / "pytorch_model.bin")
+    hub = hub_copy(tiny_base, "c" * 40)
+    (hub / "model.safetensors").rename(hub / "pytorch_model.bin")
+    for name in ("local", HUB_ID):
+        with pytest.raises(BaseModelError, match="has no weights in safetensors") as caught:
+            open_base(name)
+        assert "\n" not in str(caught.value)
