@@ -10,7 +10,7 @@ NOT_LOCKED := ^(nvidia-|cuda-|triton|llm==|sqlite-|torch==|sentence-transformers
 # The browser tests leave pictures of what they saw here.
 export ADAPTER_FACTORY_SCREENSHOTS ?= $(CURDIR)/build/screenshots
 
-.PHONY: quickstart test test-slow check bench docs lock clean
+.PHONY: quickstart test test-slow check bench ablations docs lock clean
 .DELETE_ON_ERROR:
 
 quickstart: $(INSTALLED)
@@ -31,6 +31,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) bench/run.py
+
+ablations: $(INSTALLED)
+	$(PY) bench/ablations.py --resume
 
 docs: $(INSTALLED)
 	$(PY) docs/generate.py

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from factory.errors import TrainError
 
-# Small corpora still gain from a fact's 24th exposure; two cores train on so many tokens in some 30 to 35 minutes.
+# Small corpora still gain after the 24th pass; two cores train on so many tokens in some 30 to 35 minutes.
 TRAINING_TOKENS = 750_000
-FEWEST_EPOCHS, MOST_EPOCHS = 8, 24
+FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 
 
 class TrainConfig(BaseModel):
@@ -19,7 +19,7 @@ class TrainConfig(BaseModel):
     `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
     `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
     and `max_gradient_norm` are AdamW's and the clipping's. Training takes `epochs`, if not given as
-    many as 750,000 tokens make, 8 to 24; rows longer than `max_tokens` are left out.
+    many as 750,000 tokens make, 8 to 40; rows longer than `max_tokens` are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
 
     An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.
