@@ -233,7 +233,8 @@ class History:
 
 
 def _answer(row: Row) -> Answer:
-    values = {**row, "identity": json.loads(row["identity"])}
+    values = {**row, **{name: json.loads(row[name]) for name in ("identity", "settings")}}
+    values["sent"] = tuple(json.loads(row["sent"]))
     del values["turn"]
     return Answer(**values)
 

@@ -103,7 +103,7 @@ async def _answering(
                 last_shown = time.monotonic()
                 yield (
                     _view(progress, rows),
-                    paragraph(identity_line(progress)),
+                    paragraph(identity_line(progress.answer())),
                     paragraph("Answering …"),
                     None,
                 )
@@ -118,7 +118,12 @@ async def _answering(
             if progress.error
             else f"Done in {progress.seconds:.1f} s · {stats(answer)}"
         )
-        yield _view(progress, rows), paragraph(identity_line(progress)), paragraph(end), answer.response_id
+        yield (
+            _view(progress, rows),
+            paragraph(identity_line(progress.answer())),
+            paragraph(end),
+            answer.response_id,
+        )
 
 
 def _view(progress: Progress, rows: list[dict[str, str]]) -> list[dict[str, str]]:

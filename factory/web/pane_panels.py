@@ -5,12 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factory.api.models import DIGEST_LENGTH
 from factory.api.router import Router
 from factory.history.history import History
 from factory.history.rows import Conversation
 from factory.web import prompts, transcripts
-from factory.web.asking import NO_ANSWER, Turns, stats
+from factory.web.asking import NO_ANSWER, Turns, identity_line, stats
 from factory.web.markup import Table, paragraph, to_html
 from factory.web.panes import (
     LONGEST_QUESTION,
@@ -201,10 +200,8 @@ def kept_lines(conversation: Conversation) -> list[str | None]:
         if answer is None:
             lines += [paragraph(""), paragraph("Ready."), None]
             continue
-        known = [answer.identity.get(name, "") for name in ("quantization", "sha256", "adapter_sha256")]
-        identity = " · ".join(filter(None, [answer.model, *(str(value)[:DIGEST_LENGTH] for value in known)]))
         end = f"Failed: {answer.error}" if answer.error else f"From the history · {stats(answer)}"
-        lines += [paragraph(identity), paragraph(end), answer.response_id]
+        lines += [paragraph(identity_line(answer)), paragraph(end), answer.response_id]
     return lines
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from factory.api import chat
 from factory.api.errors import RequestError
-from factory.api.models import EndpointSpec, ServedModel, endpoint_model
+from factory.api.models import EndpointSpec, ServedModel, describe, endpoint_model
 from factory.api.router import Attempt
 from factory.api.schema import ChatRequest, CompletionRequest, read
 from factory.bundle.manifest import Sampling
@@ -110,6 +110,6 @@ def test_headers_name_who_answered_instead_and_what_was_ignored():
 def test_identity_says_what_leaves_the_machine():
     away = endpoint_model(EndpointSpec("afar", "https://afar.example/v1", "big"))
 
-    assert "leaves this machine" in away.identity
-    assert "on this machine" in MODEL.identity
-    assert "not a model" in ServedModel("s", "stub").identity
+    assert "leaves this machine" in describe(away.provenance)
+    assert "on this machine" in describe(MODEL.provenance)
+    assert "not a model" in describe(ServedModel("s", "stub").provenance)

@@ -13,7 +13,7 @@ from factory.web.similar import LABEL
 from tests.made import make_chunks
 
 TURNS = [{"role": "user", "content": "Which code opens it?"}, {"role": "assistant", "content": "4711"}]
-IDENTITY = {"quantization": "Q8_0", "sha256": "ab" * 32, "adapter_sha256": "cd" * 32}
+IDENTITY = {"quantization": "Q8_0", "base": "tiny", "sha256": "ab" * 32, "adapter_sha256": "cd" * 32}
 
 
 def answer(pane, text="40 kg", model="tuned", number=0, **values):
@@ -50,13 +50,17 @@ def test_the_lines_say_who_answered_last_what_was_measured_and_why_it_failed():
     lines = kept_lines(conversation((answer(0),), (measured, answer(3, "", error="the endpoint is down"))))
     assert lines[:3] == [paragraph(""), paragraph("Ready."), None]
     assert lines[3:6] == [
-        paragraph(f"tuned · Q8_0 · {'ab' * 6} · {'cd' * 6}"),
+        paragraph(f"tuned · Q8_0 file {'ab' * 6} + adapter {'cd' * 6} · base tiny · on this machine"),
         paragraph(
             "From the history · first token 0.25 s · 62 tokens/s · 12 read + 3 written · no cost (local)"
         ),
         "1-0",
     ]
-    assert lines[9:] == [paragraph("tuned"), paragraph("Failed: the endpoint is down"), "3-0"]
+    assert lines[9:] == [
+        paragraph("tuned · file unknown · on this machine"),
+        paragraph("Failed: the endpoint is down"),
+        "3-0",
+    ]
 
 
 def test_a_conversation_without_turns_leaves_every_pane_ready():

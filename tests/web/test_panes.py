@@ -77,7 +77,7 @@ def test_nothing_and_parts_of_a_chat_read_as_their_texts():
     assert len(long[0]["content"]) == LONGEST_QUESTION
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(TEXTS, max_size=4))
 def test_turns_that_were_shown_are_read_back_unchanged_however_often(texts):
     turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
