@@ -26,6 +26,9 @@ CSS = """
 .block:has(> .html-container > div:empty) { display: none; }
 .pane { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px; }
 .pane button[aria-label="Clear"] { display: none; }
+/* A checked radio loses its dot under the mouse: gradio's rule for that stands before the one for any radio. */
+.gradio-container input[type=radio]:checked:hover:not([disabled]) { background-image: var(--radio-circle);
+  background-color: var(--checkbox-background-color-selected); border-color: var(--checkbox-border-color-selected); }
 .table-scroll table { font-size: 13px; border-collapse: collapse; width: 100%; }
 .table-scroll table, .table-scroll tr { border: 0 !important; }
 .table-scroll caption { text-align: left; font-weight: 600; padding: 6px 0; }
