@@ -29,6 +29,10 @@ CSS = """
 /* A checked radio loses its dot under the mouse: gradio's rule for that stands before the one for any radio. */
 .gradio-container input[type=radio]:checked:hover:not([disabled]) { background-image: var(--radio-circle);
   background-color: var(--checkbox-background-color-selected); border-color: var(--checkbox-border-color-selected); }
+.download { display: inline-block; padding: 6px 14px; border-radius: var(--button-large-radius); font-weight: 600;
+  background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color) !important;
+  text-decoration: none !important; }
+.download:hover { background: var(--button-secondary-background-fill-hover); }
 .table-scroll table { font-size: 13px; border-collapse: collapse; width: 100%; }
 .table-scroll table, .table-scroll tr { border: 0 !important; }
 .table-scroll caption { text-align: left; font-weight: 600; padding: 6px 0; }
@@ -65,6 +69,8 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
 
     from factory.web.aids import SCRIPT
     from factory.web.clean import CleanPages
+    from factory.web.export import PATH as EXPORT_PATH
+    from factory.web.export import make_export
     from factory.web.jobs import JobQueue
 
     gr = load_gradio()
@@ -85,6 +91,7 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
         "pwa": False,
     }
     options |= {"theme": theme, "css": CSS, "js": SCRIPT}
+    app.add_route(EXPORT_PATH, make_export(root))  # before the page, which answers for all below its path
     gr.mount_gradio_app(app, page, path=PATH, server_name="127.0.0.1", **options)
     app.add_route("/favicon.ico", lambda request: Response(status_code=204))
     app.add_middleware(CleanPages, path=PATH)
