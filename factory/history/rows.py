@@ -63,6 +63,14 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """One response with the question it answers."""
+
+    question: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Summary:
     """A line of the list of conversations; `created` is in seconds since 1970, as all times here."""
 

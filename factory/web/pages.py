@@ -21,11 +21,23 @@ COMPARE = "compare"
 CSS = """
 .gradio-container { max-width: 1280px !important; width: 100% !important; margin: 0 auto !important; }
 .gradio-container main { width: 100%; }
-.identity p, .status p, #notice p { font-size: 13px; opacity: .85; margin: 2px 0; overflow-wrap: anywhere; }
-.identity .html-container, .status .html-container { padding: 2px 4px; }
+.status p, #notice p { font-size: 13px; opacity: .85; margin: 2px 0; overflow-wrap: anywhere; }
+.status .html-container { padding: 2px 4px; }
 .block:has(> .html-container > div:empty) { display: none; }
 .pane { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px; }
 .pane button[aria-label="Clear"] { display: none; }
+/* The second of two bubbles is the note on the answer above it, and stands beside that one's copy button. */
+.pane .bubble.message-row { margin: 10px 12px 2px; }
+.pane .bubble.message-buttons { margin: 0 12px; }
+.pane .bubble.message-buttons .icon-button-wrapper { margin: 0; }
+.pane .bot-row + .bot-row, .pane .bot-row + .message-buttons + .bot-row { margin: 0 12px 6px 42px; max-width: none; }
+.pane .bot-row + .message-buttons + .bot-row { margin-top: -24px; min-height: 24px; }
+.pane .bot-row + .bot-row .message, .pane .bot-row + .message-buttons + .bot-row .message { background: none;
+  border: 0; box-shadow: none; padding: 0; font-size: 12px; line-height: 1.4; }
+.pane .bot-row + .bot-row .message-content *, .pane .bot-row + .message-buttons + .bot-row .message-content * {
+  font-size: 12px; line-height: 1.4; color: var(--body-text-color-subdued); }
+.pane .bot-row + .bot-row + .message-buttons,
+.pane .bot-row + .message-buttons + .bot-row + .message-buttons { display: none; }
 /* A checked radio loses its dot under the mouse: gradio's rule for that stands before the one for any radio. */
 .gradio-container input[type=radio]:checked:hover:not([disabled]) { background-image: var(--radio-circle);
   background-color: var(--checkbox-background-color-selected); border-color: var(--checkbox-border-color-selected); }

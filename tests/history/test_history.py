@@ -58,6 +58,15 @@ def test_a_conversation_comes_back_as_it_was(history) -> None:
     assert (second.prompt, second.answers) == ("And TD-90?", ())
 
 
+def test_a_response_is_found_with_its_question_also_when_a_branch_repeats_it(history) -> None:
+    conversation, base, tuned = two_answers(history)
+    history.branch(conversation, history.load_conversation(conversation).turns[0].id)
+    found = history.find_answer(tuned.response_id)
+    assert (found.question, found.answer) == ("What weighs TD-40?", tuned)
+    assert history.find_answer(base.response_id).answer == base
+    assert history.find_answer("gone") is None
+
+
 def test_an_unknown_cost_is_none_and_not_zero(history) -> None:
     conversation = history.add_conversation()
     ask(history, conversation, "Hi", answer(cost=None))
