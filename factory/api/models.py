@@ -6,7 +6,7 @@ has an engine of its own, started when it is first asked. Starts nothing and ans
 
 import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -45,12 +45,7 @@ class EndpointSpec:
     @property
     def is_on_this_machine(self) -> bool:
         """Whether its address is this machine's own, and its model not one that Ollama asks its cloud for."""
-        try:
-            host = urlsplit(self.url).hostname or ""
-            own = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-        return own and not self.model.endswith(OLLAMA_CLOUD)
+        return _is_on_this_machine(self.url, self.model)
 
 
 @dataclass(frozen=True)
@@ -82,16 +77,13 @@ class ServedModel:
         return "+".join(f"{name}-{digest[:DIGEST_LENGTH]}" for name, digest in parts if digest) or self.kind
 
     @property
-    def identity(self) -> str:
-        """One line for people that says which bytes answer, and where."""
-        if self.kind == "stub":
-            return "a stub, not a model: it repeats the question"
-        if self.endpoint:
-            place = "on this machine" if self.endpoint.is_on_this_machine else "leaves this machine"
-            return f"{self.endpoint.model} at {self.endpoint.url} · {place}"
-        file = f"{self.quantization} file {self.sha256[:DIGEST_LENGTH]}"
-        adapter = f" + adapter {self.adapter_sha256[:DIGEST_LENGTH]}" if self.adapter_sha256 else ""
-        return f"{file}{adapter} · base {self.base} · on this machine"
+    def provenance(self) -> dict[str, str]:
+        """Which bytes answer, and where; what does not apply is left out."""
+        where = {"url": self.endpoint.url, "model": self.endpoint.model} if self.endpoint else {}
+        known = {"kind": self.kind, "base": self.base, "quantization": self.quantization}
+        known |= {"sha256": self.sha256, "adapter_sha256": self.adapter_sha256}
+        known |= {"endpoint": where.get("url", ""), "endpoint_model": where.get("model", "")}
+        return {name: value for name, value in known.items() if value}
 
     def scales(self) -> list[dict[str, Any]]:
         """Return the scale of every adapter in the engine: 1 for this one, 0 for all others.
@@ -120,6 +112,31 @@ class Catalog:
     """The models by id, the default first."""
 
     models: dict[str, ServedModel] = field(default_factory=dict)
+
+
+def describe(provenance: Mapping[str, Any]) -> str:
+    """Return one line for people that says which bytes answer, and where."""
+    if provenance.get("kind") == "stub":
+        return "a stub, not a model: it repeats the question"
+    if url := provenance.get("endpoint"):
+        model = provenance.get("endpoint_model", "a model")
+        place = "on this machine" if _is_on_this_machine(url, model) else "leaves this machine"
+        return f"{model} at {url} · {place}"
+    known = {name: str(provenance.get(name, "")) for name in ("quantization", "base")}
+    file, adapter = (str(provenance.get(name, ""))[:DIGEST_LENGTH] for name in ("sha256", "adapter_sha256"))
+    parts = [f"{known['quantization']} file {file}" if file else "file unknown"]
+    parts += [f"+ adapter {adapter}"] if adapter else []
+    base = [f"base {known['base']}"] if known["base"] else []
+    return " · ".join([" ".join(parts), *base, "on this machine"])
+
+
+def _is_on_this_machine(url: str, model: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        own = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+    return own and not model.endswith(OLLAMA_CLOUD)
 
 
 def build_catalog(

@@ -11,7 +11,7 @@ from typing import Any
 
 from factory.errors import ArtifactError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 # WAL lets one process read while another writes, and is whole after a power cut without a flush at every change;
 # what is deleted is overwritten, not only unlinked.
@@ -26,6 +26,7 @@ SCHEMA = (
     turn TEXT NOT NULL REFERENCES turns ON DELETE CASCADE, response_id TEXT NOT NULL, pane INTEGER NOT NULL,
     model TEXT NOT NULL, identity TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, ttft_s REAL,
     tokens_per_s REAL, prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, error TEXT,
+    instead_of TEXT NOT NULL DEFAULT '', settings TEXT NOT NULL DEFAULT '{}', sent TEXT NOT NULL DEFAULT '[]',
     UNIQUE (turn, response_id))""",
     "CREATE INDEX answers_by_id ON answers (response_id)",
     "CREATE TABLE votes (a TEXT NOT NULL, b TEXT NOT NULL, winner TEXT NOT NULL, created REAL NOT NULL)",
@@ -33,6 +34,14 @@ SCHEMA = (
     """CREATE TABLE feedback (
     response_id TEXT PRIMARY KEY, thumb TEXT, tags TEXT NOT NULL, gold TEXT, created REAL NOT NULL)""",
 )
+# What a file of an older version lacks. What its answers were drawn with is not known.
+ADDED = {
+    1: (
+        "ALTER TABLE answers ADD COLUMN instead_of TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE answers ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE answers ADD COLUMN sent TEXT NOT NULL DEFAULT '[]'",
+    ),
+}
 
 
 class Database:
@@ -77,6 +86,10 @@ class Database:
                     raise ArtifactError(f"{str(path)!r} is another program's database: name another file")
                 for statement in SCHEMA:
                     self.run(statement)
+            for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+                for statement in ADDED[older]:
+                    self.run(statement)
+            if version != SCHEMA_VERSION:
                 self.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
@@ -119,7 +132,7 @@ class Database:
 
 def _storable(value: Any) -> Any:
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(dict(value) if isinstance(value, Mapping) else value)
+        value = json.dumps(dict(value) if isinstance(value, Mapping) else value, ensure_ascii=False)
     if isinstance(value, str):  # half a character cannot be stored
         return value.encode("utf-8", "replace").decode()
     return value

@@ -16,6 +16,7 @@ from factory.history.rows import (
     Answer,
     Conversation,
     Correction,
+    Exchange,
     Feedback,
     Summary,
     Tag,
@@ -99,6 +100,12 @@ class History:
                     f"The response {answer.response_id!r} is in the history already: use a new id"
                 )
             self._db.insert("answers", {"turn": turn, **asdict(answer)})
+
+    def find_answer(self, response_id: str) -> Exchange | None:
+        """Return a response and its question, if it is kept."""
+        query = "SELECT t.prompt, a.* FROM answers a JOIN turns t ON t.id = a.turn WHERE a.response_id = ? LIMIT 1"
+        rows = [dict(row) for row in self._db.read(query, response_id)]
+        return Exchange(rows[0].pop("prompt"), _answer(rows[0])) if rows else None
 
     def list_conversations(self) -> list[Summary]:
         """Return all conversations, newest first; the title is the first prompt on one line, cut."""
@@ -232,8 +239,9 @@ class History:
         return rows[0]
 
 
-def _answer(row: Row) -> Answer:
-    values = {**row, "identity": json.loads(row["identity"])}
+def _answer(row: Mapping[str, Any] | Row) -> Answer:
+    values = {**row, **{name: json.loads(row[name]) for name in ("identity", "settings")}}
+    values["sent"] = tuple(json.loads(row["sent"]))
     del values["turn"]
     return Answer(**values)
 

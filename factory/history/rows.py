@@ -1,7 +1,7 @@
 """The rows of the playground's history, frozen; where they are kept stands elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Winner = Literal["a", "b", "tie", "both_bad"]
@@ -14,7 +14,9 @@ class Answer:
     """What one pane replied.
 
     `response_id` is a UUID in hex. `identity` says which bytes answered: sha256 of file and adapter, quantization,
-    endpoint. `cost` is in dollars. None means unknown, for every number.
+    endpoint. `instead_of` is the model that was asked where another stood in for it. `settings` are those that this
+    answer was drawn with and `sent` the messages that the model got, the system text first if there was one; both are
+    empty where they are not known. `cost` is in dollars. None means unknown, for every number.
     """
 
     response_id: str
@@ -29,11 +31,23 @@ class Answer:
     completion_tokens: int | None = None
     cost: float | None = None
     error: str | None = None
+    instead_of: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    sent: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def system(self) -> str:
+        """The system text that the model got."""
+        first = self.sent[0] if self.sent else {}
+        return str(first.get("content", "")) if first.get("role") == "system" else ""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, `number` from 1, and its answers in the order they came."""
+    """One question, `number` from 1, and its answers in the order they came.
+
+    `system` and `settings` are those of the page when it was asked; each answer says what it was drawn with.
+    """
 
     id: str
     number: int
@@ -46,6 +60,14 @@ class Turn:
     def last_answers(self) -> dict[int, Answer]:
         """Return each pane's last answer: one that was asked again has several."""
         return {answer.pane: answer for answer in self.answers}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One response with the question it answers."""
+
+    question: str
+    answer: Answer
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 from factory.api import chat, schema
 from factory.api.errors import ApiError
-from factory.api.models import ServedModel
+from factory.api.models import ServedModel, describe
 from factory.api.router import Attempt, Router
 from factory.history.rows import Answer
 
 Turns = Sequence[dict[str, str]]
 NO_ANSWER = "(no answer)"
+NOT_SETTINGS = ("messages", "cache_prompt")  # the latter tells an engine what to keep and changes no answer
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,19 @@ class Settings:
     seed: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings without the system text, as the history keeps them."""
+        """Return the settings without the system text, as a request names them."""
         names = ("temperature", "top_p", "max_tokens", "seed")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass
 class Progress:
-    """An answer that is being given; `text` is all of it so far."""
+    """An answer that is being given; `text` is all of it so far, `body` what was sent for it."""
 
     pane: int
     meant: ServedModel
+    body: dict[str, Any] = field(default_factory=dict)
+    response_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     text: str = ""
     attempt: Attempt | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -79,15 +82,12 @@ class Progress:
     def answer(self) -> Answer:
         """Return the answer as the history keeps it."""
         model = self.model
-        identity = {"model": model.id, "where": chat.where(model), "quantization": model.quantization}
-        identity |= {"sha256": model.sha256, "adapter_sha256": model.adapter_sha256}
-        identity |= {"endpoint": model.endpoint.url if model.endpoint else "", "kind": model.kind}
         return Answer(
-            response_id=uuid.uuid4().hex,
+            response_id=self.response_id,
             pane=self.pane,
             model=model.id,
             text=self.text.strip(),
-            identity={name: value for name, value in identity.items() if value},
+            identity={"model": model.id, "where": chat.where(model), **model.provenance},
             finish_reason=self.finish_reason,
             ttft_s=None if self.ttft_s is None else round(self.ttft_s, 3),
             tokens_per_s=self.tokens_per_s(),
@@ -95,6 +95,9 @@ class Progress:
             completion_tokens=self.usage.get("completion_tokens"),
             cost=None if model.endpoint and not model.endpoint.is_on_this_machine else 0.0,
             error=self.error,
+            instead_of=self.attempt.instead_of if self.attempt else "",
+            settings={name: value for name, value in self.body.items() if name not in NOT_SETTINGS},
+            sent=tuple(self.body.get("messages", ())),
         )
 
 
@@ -111,8 +114,8 @@ async def ask(
     model = router.find(model_id)
     progress = Progress(pane, model)
     try:
-        body = chat.chat_body(model, _request(model, turns, settings))
-        async with aclosing(router.stream(model, "chat/completions", body)) as chunks:
+        progress.body = chat.chat_body(model, _request(model, turns, settings))
+        async with aclosing(router.stream(model, "chat/completions", progress.body)) as chunks:
             async for attempt, chunk in chunks:
                 progress.take(attempt, chunk)
                 yield progress
@@ -141,12 +144,17 @@ def stats(answer: Answer) -> str:
     return f"first token {wait} · {speed} · {tokens} · {cost}"
 
 
-def identity_line(progress: Progress) -> str:
-    """Return who answers, with a visible mark where it is not who was asked."""
-    model = progress.model
-    stand_in = (
-        f"Stand-in for {progress.attempt.instead_of}: "
-        if progress.attempt and progress.attempt.instead_of
-        else ""
+def identity_line(answer: Answer) -> str:
+    """Return who answered, with a visible mark where it is not who was asked."""
+    stand_in = f"Stand-in for {answer.instead_of}: " if answer.instead_of else ""
+    return f"{stand_in}{answer.model} · {describe(answer.identity)}"
+
+
+def drawn(answer: Answer) -> str:
+    """Return how an answer was drawn, or nothing where that is not known."""
+    temperature = answer.settings.get("temperature")
+    if temperature is None:
+        return ""
+    return (
+        "greedy" if temperature == 0 else f"temperature {temperature:g}, seed {answer.settings.get('seed')}"
     )
-    return f"{stand_in}{model.identity}"

@@ -19,6 +19,7 @@ from factory.web.panes import (
     PRIVATE,
     Pane,
     State,
+    Stops,
     chat_turns,
     explained,
     first_choices,
@@ -66,11 +67,11 @@ def build_compare_tab(gr: Any, router: Router, history: History) -> CompareTab:
     with gr.Row(equal_height=False, elem_id="panes"):
         panes = [_build_pane(gr, number, ids, first) for number, first in enumerate(first_choices(router))]
     settings = _build_settings(gr)
-    state = State(conversation, turn, asked, question, remember, count, notice, panes, settings, set())
+    state = State(conversation, turn, asked, question, remember, count, notice, panes, settings, Stops())
     running = _connect_asking(state, router, history, ask_all)
     _connect_moves(state, history, running, stop_all, edit, branch, clear)
     build_feedback(gr, state, history)
-    build_sources(gr, state, router)
+    build_sources(gr, state, router, history)
     listing = build_history(gr, state, history, router)
     return CompareTab(
         [pane.model for pane in panes],
@@ -87,19 +88,19 @@ def _build_pane(gr: Any, number: int, ids: list[str], first: str | None) -> Pane
         chat = gr.Chatbot(
             label=f"Pane {number + 1}",
             show_label=False,  # it would lie over the first line
-            height=300,
+            height=400,
             render_markdown=False,  # an answer could name a remote image, which the browser would fetch
             allow_tags=False,
             feedback_options=None,
+            group_consecutive_messages=False,  # the note below an answer is not copied along with it
             buttons=["copy", "copy_all"],
             placeholder="No question yet.",
         )
-        identity = gr.HTML(paragraph(""), elem_classes="identity")
         status = gr.HTML(paragraph("Ready."), elem_classes="status")
         with gr.Row():
             stop = gr.Button(f"Stop pane {number + 1}", size="sm")
             anew = gr.Button("Ask again with another seed", size="sm")
-    return Pane(column, model, chat, identity, status, stop, anew, gr.State(None))
+    return Pane(column, model, chat, status, stop, anew, gr.State(None))
 
 
 def _build_settings(gr: Any) -> list[Any]:
@@ -151,18 +152,21 @@ def _visible(visible: bool) -> dict[str, Any]:
 
 
 def _make_stop(state: State, number: int) -> Callable[[Any, Any], Any]:
-    return lambda turn, status: stop_pane(state.stopped, turn, number, status)
+    async def stop(turn: Any, status: Any) -> Any:
+        return await stop_pane(state.stops, turn, number, status)
+
+    return stop
 
 
 def _connect_pane(
     state: State, router: Router, history: History, started: list[Any], number: int
 ) -> list[Any]:
     pane = state.panes[number]
-    outputs = [pane.chat, pane.identity, pane.status, pane.response]
+    outputs = [pane.chat, pane.status, pane.response]
     inputs = [state.turn, state.asked, pane.model, pane.chat, state.remember, state.count, *state.settings]
     handler, again = (
-        make_asker(router, history, state.stopped, number, fresh=False),
-        make_asker(router, history, state.stopped, number, fresh=True),
+        make_asker(router, history, state.stops, number, fresh=False),
+        make_asker(router, history, state.stops, number, fresh=True),
     )
     events = [start.success(handler, inputs, outputs, concurrency_limit=8, **PRIVATE) for start in started]
     return [*events, pane.anew.click(again, inputs, outputs, concurrency_limit=8, **PRIVATE)]
@@ -173,22 +177,22 @@ def _connect_moves(
 ) -> None:
     """Connect what moves between conversations.
 
-    What cancels answers is followed by what writes, not the same: else their last pieces would come after it.
+    What cancels answers is followed by what writes, which waits for their last pieces: else these would come after it.
     """
     boxes = [pane.chat for pane in state.panes]
     statuses = [pane.status for pane in state.panes]
 
-    def stop_panes(turn: Any, *lines: Any) -> list[Any]:
-        return [stop_pane(state.stopped, turn, *row) for row in enumerate(lines)]
+    async def stop_panes(turn: Any, *lines: Any) -> list[Any]:
+        return [await stop_pane(state.stops, turn, *row) for row in enumerate(lines)]
 
     stop = stop_all.click(None, cancels=running, **PRIVATE)
     stop.then(stop_panes, [state.turn, *statuses], statuses, **PRIVATE)
-    lines = [*statuses, *(pane.identity for pane in state.panes), *(pane.response for pane in state.panes)]
+    lines = [*statuses, *(pane.response for pane in state.panes)]
     moved = [state.conversation, state.turn, state.asked, state.notice, *lines, *boxes]
-    empty = [*[paragraph("Ready.")] * MAX_PANES, *[paragraph("")] * MAX_PANES, *[None] * MAX_PANES]
+    empty = [*[paragraph("Ready.")] * MAX_PANES, *[None] * MAX_PANES]
 
-    def clear_all(turn: Any) -> tuple[Any, ...]:
-        leave_turn(state.stopped, turn)
+    async def clear_all(turn: Any) -> tuple[Any, ...]:
+        await leave_turn(state.stops, turn)
         return None, None, "", paragraph("A new conversation."), *empty, *([[]] * MAX_PANES)
 
     def branch_here(conversation: Any, turn: Any) -> tuple[Any, ...]:
@@ -200,10 +204,10 @@ def _connect_moves(
         notice = paragraph("A branch: what is asked now leaves the conversation before it as it is.")
         return new, last.id, notice
 
-    def edit_last(turn: Any, conversation: Any, *chats: Any) -> tuple[Any, ...]:
+    async def edit_last(turn: Any, conversation: Any, *chats: Any) -> tuple[Any, ...]:
         if not conversation:
             raise shown("There is no question to edit yet.")
-        leave_turn(state.stopped, turn)
+        await leave_turn(state.stops, turn)
         with explained():
             turns = history.load_conversation(conversation).turns
             new = history.branch(conversation, turns[-2].id) if len(turns) > 1 else None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from factory.bundle.ollama import HOST
 from factory.web import markup, shelf
+from factory.web.export import download_link
 
 LONGEST_NAME = 250
 EMPTY = "Nothing has been built yet: run `factory run recipes/quickstart.yaml`, then press Refresh."
@@ -25,7 +26,7 @@ def build_library_tab(gr: Any, root: Path, *, host: str = HOST) -> None:
     shown = show_library(root, None, None, None)
     table = gr.HTML(shown.table)
     chosen = gr.Radio(shown.labels, value=shown.chosen, label="Details of")
-    detail, path, commands, file, name = _detail_parts(gr, root, shown.chosen)
+    detail, download, path, commands, file, name = _detail_parts(gr, root, shown.chosen)
     push, stop, status = _push_parts(gr, host)
     gr.Markdown("### Compare two")
     with gr.Row():
@@ -42,13 +43,13 @@ def build_library_tab(gr: Any, root: Path, *, host: str = HOST) -> None:
     def choose(label: str | None) -> list[Any]:
         now = show_entry(root, label)
         files = gr.update(choices=now.files, value=now.files[0] if now.files else None)
-        return [now.detail, now.path, now.commands, files, now.name]
+        return [now.detail, now.download, now.path, now.commands, files, now.name]
 
     def send(label: str | None, file: str | None, name: str | None) -> Iterator[str]:
         for line in shelf.push_steps(shelf.find_entries(root).get(label or ""), file, name or "", host):
             yield markup.paragraph(line)
 
-    details = [detail, path, commands, file, name]
+    details = [detail, download, path, commands, file, name]
     everything = [table, chosen, left, right, *details]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     gr.on(
@@ -67,7 +68,7 @@ def build_library_tab(gr: Any, root: Path, *, host: str = HOST) -> None:
 
 def _detail_parts(gr: Any, root: Path, label: str | None) -> tuple[Any, ...]:
     now = show_entry(root, label)
-    detail = gr.HTML(now.detail)
+    detail, download = gr.HTML(now.detail), gr.HTML(now.download)
     path = gr.Textbox(now.path, label="Folder, to copy", interactive=False)
     commands = gr.Textbox(now.commands, label="Commands, to copy into a shell", lines=4, interactive=False)
     gr.Markdown("### Push to Ollama")
@@ -78,7 +79,7 @@ def _detail_parts(gr: Any, root: Path, label: str | None) -> tuple[Any, ...]:
         info="Like acme/hr:q4. A model of that name is replaced.",
         max_length=LONGEST_NAME,
     )
-    return detail, path, commands, file, name
+    return detail, download, path, commands, file, name
 
 
 def _push_parts(gr: Any, host: str) -> tuple[Any, ...]:
@@ -100,9 +101,10 @@ class Library(NamedTuple):
 
 
 class Details(NamedTuple):
-    """What the page shows of one entry: tables as HTML, its folder, commands, model files and name in Ollama."""
+    """What the page shows of one entry: tables and a link as HTML, folder, commands, model files, name in Ollama."""
 
     detail: str
+    download: str
     path: str
     commands: str
     files: list[str]
@@ -128,12 +130,14 @@ def show_entry(root: Path, label: str | None) -> Details:
     """Return what there is to know about an entry; for a label that no entry has, a sentence."""
     entry = shelf.find_entries(root).get(label or "")
     if entry is None:
-        return Details(markup.paragraph("Choose an entry of the list."), "", "", [], "")
+        return Details(markup.paragraph("Choose an entry of the list."), "", "", "", [], "")
     verdict = shelf.verdict(entry)  # an empty one keeps its place, so that the next one is read aloud
     detail = markup.paragraph(verdict) + markup.to_html(*shelf.detail_tables(entry))
     files = shelf.file_names(entry)
     name = shelf.ollama_name(entry, files[0] if files else None)
-    return Details(detail, str(entry.folder.resolve()), shelf.commands(entry), files, name)
+    return Details(
+        detail, download_link(entry), str(entry.folder.resolve()), shelf.commands(entry), files, name
+    )
 
 
 def suggest_name(root: Path, label: str | None, file: str | None) -> str:

@@ -21,11 +21,30 @@ COMPARE = "compare"
 CSS = """
 .gradio-container { max-width: 1280px !important; width: 100% !important; margin: 0 auto !important; }
 .gradio-container main { width: 100%; }
-.identity p, .status p, #notice p { font-size: 13px; opacity: .85; margin: 2px 0; overflow-wrap: anywhere; }
-.identity .html-container, .status .html-container { padding: 2px 4px; }
+.status p, #notice p { font-size: 13px; opacity: .85; margin: 2px 0; overflow-wrap: anywhere; }
+.status .html-container { padding: 2px 4px; }
 .block:has(> .html-container > div:empty) { display: none; }
 .pane { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px; }
 .pane button[aria-label="Clear"] { display: none; }
+/* The second of two bubbles is the note on the answer above it, and stands beside that one's copy button. */
+.pane .bubble.message-row { margin: 10px 12px 2px; }
+.pane .bubble.message-buttons { margin: 0 12px; }
+.pane .bubble.message-buttons .icon-button-wrapper { margin: 0; }
+.pane .bot-row + .bot-row, .pane .bot-row + .message-buttons + .bot-row { margin: 0 12px 6px 42px; max-width: none; }
+.pane .bot-row + .message-buttons + .bot-row { margin-top: -24px; min-height: 24px; }
+.pane .bot-row + .bot-row .message, .pane .bot-row + .message-buttons + .bot-row .message { background: none;
+  border: 0; box-shadow: none; padding: 0; font-size: 12px; line-height: 1.4; }
+.pane .bot-row + .bot-row .message-content *, .pane .bot-row + .message-buttons + .bot-row .message-content * {
+  font-size: 12px; line-height: 1.4; color: var(--body-text-color-subdued); }
+.pane .bot-row + .bot-row + .message-buttons,
+.pane .bot-row + .message-buttons + .bot-row + .message-buttons { display: none; }
+/* A checked radio loses its dot under the mouse: gradio's rule for that stands before the one for any radio. */
+.gradio-container input[type=radio]:checked:hover:not([disabled]) { background-image: var(--radio-circle);
+  background-color: var(--checkbox-background-color-selected); border-color: var(--checkbox-border-color-selected); }
+.download { display: inline-block; padding: 6px 14px; border-radius: var(--button-large-radius); font-weight: 600;
+  background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color) !important;
+  text-decoration: none !important; }
+.download:hover { background: var(--button-secondary-background-fill-hover); }
 .table-scroll table { font-size: 13px; border-collapse: collapse; width: 100%; }
 .table-scroll table, .table-scroll tr { border: 0 !important; }
 .table-scroll caption { text-align: left; font-weight: 600; padding: 6px 0; }
@@ -62,6 +81,8 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
 
     from factory.web.aids import SCRIPT
     from factory.web.clean import CleanPages
+    from factory.web.export import PATH as EXPORT_PATH
+    from factory.web.export import make_export
     from factory.web.jobs import JobQueue
 
     gr = load_gradio()
@@ -82,6 +103,7 @@ def mount_pages(app: "fastapi.FastAPI", router: Router, root: Path, history: His
         "pwa": False,
     }
     options |= {"theme": theme, "css": CSS, "js": SCRIPT}
+    app.add_route(EXPORT_PATH, make_export(root))  # before the page, which answers for all below its path
     gr.mount_gradio_app(app, page, path=PATH, server_name="127.0.0.1", **options)
     app.add_route("/favicon.ico", lambda request: Response(status_code=204))
     app.add_middleware(CleanPages, path=PATH)

@@ -11,16 +11,20 @@ from typing import Any
 from factory.api.router import Router
 from factory.errors import FactoryError
 from factory.history.history import History
-from factory.web.asking import NO_ANSWER, Progress, Settings, ask, identity_line, stats
+from factory.web.asking import Progress, Settings, ask, identity_line
 from factory.web.markup import paragraph
 from factory.web.panes import (
     LONGEST_QUESTION,
     MAX_SEED,
+    Stops,
+    answer_turns,
     chat_turns,
     explained,
     plain_turns,
     read_settings,
+    said,
     shown,
+    spoken,
 )
 
 SHOW_EVERY_S = 0.3  # four panes at a hundred words a second each would keep the page too busy for its buttons
@@ -46,11 +50,11 @@ def make_begin(router: Router, history: History) -> Callable[..., tuple[Any, ...
 
 
 def make_asker(
-    router: Router, history: History, stopped: set[tuple[str, int]], number: int, *, fresh: bool
+    router: Router, history: History, stops: Stops, number: int, *, fresh: bool
 ) -> Callable[..., AsyncIterator[tuple[Any, ...]]]:
     """Return a pane's handler; with `fresh` it asks the last question again, with another seed.
 
-    Once `stopped` holds the turn and the pane, nothing more is shown.
+    Once the pane is stopped at the turn, nothing more is shown.
     """
 
     async def asker(
@@ -66,15 +70,15 @@ def make_asker(
             drawn = secrets.randbelow(MAX_SEED)
             settings = replace(settings, seed=drawn, temperature=max(settings.temperature, FRESH_TEMPERATURE))
         rows = [*before, {"role": "user", "content": str(asked)}]
-        stopped.discard((str(turn), number))
         answering = _answering(
             router, history, str(turn), str(model or ""), rows, bool(remember), settings, number
         )
-        async with aclosing(answering) as views:
-            async for view in views:
-                if (str(turn), number) in stopped:
-                    return
-                yield view
+        with stops.showing(str(turn), number):
+            async with aclosing(answering) as views:
+                async for view in views:
+                    if stops.has(str(turn), number):
+                        return
+                    yield view
 
     return asker
 
@@ -94,33 +98,25 @@ async def _answering(
         router.find(model)
     progress: Progress | None = None
     last_shown = 0.0
-    yield chat_turns(rows), paragraph(""), paragraph("Waiting for the model …"), None
+    yield chat_turns(rows), paragraph("Waiting for the model …"), None
+    turns = spoken(rows) if remember else rows[-1:]
     try:
-        async with aclosing(ask(router, model, rows if remember else rows[-1:], settings, number)) as steps:
+        async with aclosing(ask(router, model, turns, settings, number)) as steps:
             async for progress in steps:
                 if time.monotonic() - last_shown < SHOW_EVERY_S:
                     continue
                 last_shown = time.monotonic()
-                yield (
-                    _view(progress, rows),
-                    paragraph(identity_line(progress)),
-                    paragraph("Answering …"),
-                    None,
-                )
+                yield _growing(progress, rows), paragraph("Answering …"), progress.response_id
     finally:
         if progress is not None:
             answer = progress.answer()
             with contextlib.suppress(FactoryError):  # the conversation may be gone meanwhile
                 history.add_answer(turn, answer)
     if progress is not None:
-        end = (
-            f"Failed: {progress.error}"
-            if progress.error
-            else f"Done in {progress.seconds:.1f} s · {stats(answer)}"
-        )
-        yield _view(progress, rows), paragraph(identity_line(progress)), paragraph(end), answer.response_id
+        end = f"Failed: {progress.error}" if progress.error else f"Done in {progress.seconds:.1f} s."
+        yield chat_turns([*rows, *answer_turns(answer)]), paragraph(end), answer.response_id
 
 
-def _view(progress: Progress, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    text = progress.text.strip() or (NO_ANSWER if progress.finish_reason else "")
-    return chat_turns([*rows, {"role": "assistant", "content": text}] if text else rows)
+def _growing(progress: Progress, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    answer = progress.answer()
+    return chat_turns([*rows, *said(answer.text, identity_line(answer))] if answer.text else rows)

@@ -1,31 +1,31 @@
 """What stands folded below the panes: feedback, similar text and prompts, history and export. Asks no model."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.api.models import DIGEST_LENGTH
+from factory.api.models import ServedModel
 from factory.api.router import Router
 from factory.history.history import History
-from factory.history.rows import Conversation
+from factory.history.rows import Answer, Conversation, Exchange
 from factory.web import prompts, transcripts
-from factory.web.asking import NO_ANSWER, Turns, stats
 from factory.web.markup import Table, paragraph, to_html
 from factory.web.panes import (
     LONGEST_QUESTION,
     MAX_PANES,
     PRIVATE,
     State,
+    answer_turns,
     chat_turns,
     explained,
     leave_turn,
-    plain_turns,
     shown,
 )
 from factory.web.similar import LABEL, open_similar
 
 TAGS = [("Wrong fact", "wrong_fact"), ("Made up", "hallucinated"), ("Style", "style"), ("Refused", "refused")]
+BYTES = ("kind", "sha256", "adapter_sha256", "endpoint")  # what tells one model from another
 EXPORTS: dict[str, Callable[[list[Conversation]], str]] = {
     "jsonl": transcripts.to_jsonl,
     "md": transcripts.to_markdown,
@@ -48,18 +48,16 @@ def build_feedback(gr: Any, state: State, history: History) -> None:
         saved = gr.HTML(paragraph(""), elem_id="feedback-status")
 
     def keep(number: Any, thumb: Any, tags: Any, gold: Any, *responses: Any) -> tuple[Any, ...]:
-        response = responses[int(number) - 1]
-        if not response:
-            raise shown(f"Pane {int(number)} has no finished answer to rate.")
+        found = _exchange(history, number, responses)
         with explained():
-            history.add_feedback(response, thumb, tags or (), str(gold or ""))
+            history.add_feedback(found.answer.response_id, thumb, tags or (), str(gold or ""))
         return paragraph("Saved."), ""
 
     responses = [one.response for one in state.panes]
     save.click(keep, [pane, thumb, tags, gold, *responses], [saved, gold], **PRIVATE)
 
 
-def build_sources(gr: Any, state: State, router: Router) -> None:
+def build_sources(gr: Any, state: State, router: Router, history: History) -> None:
     """Lay out and connect what shows texts similar to an answer, and the prompt as the model reads it."""
     with gr.Accordion("Where does an answer come from? What does the model read?", open=False):
         pane = gr.Radio([1, 2, 3, 4], value=1, label="Of pane")
@@ -68,41 +66,60 @@ def build_sources(gr: Any, state: State, router: Router) -> None:
             prompt = gr.Button("Show the rendered prompt")
         shown = gr.HTML(paragraph(""), elem_id="sources")
         text = gr.Textbox(label="Rendered prompt", lines=6, interactive=False, visible=False)
-    models = [one.model for one in state.panes]
-    chats = [one.chat for one in state.panes]
 
-    def show_similar(number: Any, *values: Any) -> str:
-        at = int(number) - 1
-        turns = plain_turns(values[MAX_PANES + at])
+    def show_similar(number: Any, *responses: Any) -> str:
+        found = _exchange(history, number, responses)
         with explained():
-            return similar_html(router, str(values[at] or ""), turns)
+            return similar_html(router, found)
 
-    def show_prompt(number: Any, system: Any, *values: Any) -> Any:
-        at = int(number) - 1
-        with explained():
-            model = router.find(str(values[at] or ""))
-        asked = [turn for turn in plain_turns(values[MAX_PANES + at]) if turn["role"] == "user"][-1:]
-        return gr.Textbox(value=prompts.rendered(model, asked, str(system or "")), visible=True)
+    def show_prompt(number: Any, *responses: Any) -> Any:
+        answer = _exchange(history, number, responses).answer
+        return gr.Textbox(value=prompts.rendered(who_answered(router, answer), answer.sent), visible=True)
 
-    nearest.click(show_similar, [pane, *models, *chats], shown, **PRIVATE)
-    prompt.click(show_prompt, [pane, state.settings[0], *models, *chats], text, **PRIVATE)
+    responses = [one.response for one in state.panes]
+    nearest.click(show_similar, [pane, *responses], shown, **PRIVATE)
+    prompt.click(show_prompt, [pane, *responses], text, **PRIVATE)
 
 
-def similar_html(router: Router, model: str, turns: Turns) -> str:
-    """Return the training rows and passages nearest to the last exchange of a chat, as HTML with a status before."""
-    bundle = router.find(model).bundle
-    if bundle is None or len(turns) < 2:
+def _exchange(history: History, number: Any, responses: Sequence[Any]) -> Exchange:
+    """Return the last answer of a pane, by the pane's number from 1."""
+    response = responses[int(number) - 1]
+    found = history.find_answer(str(response)) if response else None
+    if found is None:
+        raise shown(f"Pane {int(number)} has no finished answer yet.")
+    return found
+
+
+def who_answered(router: Router, answer: Answer) -> ServedModel | None:
+    """Return the model that gave an answer, unless what is served under its id are other bytes by now."""
+    model = router.catalog.models.get(answer.model)
+    if model is None:
+        return None
+    same = all(model.provenance.get(name) == answer.identity.get(name) for name in BYTES)
+    return model if same else None
+
+
+def similar_html(router: Router, exchange: Exchange) -> str:
+    """Return the training rows and passages nearest to a question and its answer, as HTML with a status before.
+
+    They are those of the model that answered, whichever is chosen now.
+    """
+    model = who_answered(router, exchange.answer)
+    if model is None:
         return paragraph(
-            "There is nothing to look in: choose a pane with a trained model and a finished answer."
+            f"There is nothing to look in: {exchange.answer.model}, which answered, is not served any more."
         )
-    texts = open_similar(bundle)
-    question, answer = turns[-2]["content"], turns[-1]["content"]
+    if model.bundle is None:
+        return paragraph(f"There is nothing to look in: {model.id}, which answered, was not trained here.")
+    texts = open_similar(model.bundle)
+    question, answer = exchange.question, exchange.answer.text
     found = [*texts.rows(question, answer), *texts.passages(question, answer)]
     if not found:
         return paragraph("Nothing similar was found, or the run's folder is gone.")
     rows = [[one.kind, one.source, one.heading, one.text, f"{one.score:.1f}"] for one in found]
+    told = f"Similar texts found in what {model.id} was trained on: {len(rows)}."
     table = Table(LABEL, ("What", "Document", "Heading", "Text", "Likeness"), rows)
-    return paragraph(f"Similar texts found: {len(rows)}.") + to_html(table)
+    return paragraph(told) + to_html(table)
 
 
 def conversation_choices(gr: Any, history: History) -> Any:
@@ -130,10 +147,10 @@ def build_history(gr: Any, state: State, history: History, router: Router) -> An
         file = gr.File(label="Exported file", visible=False, interactive=False)
     chats, models = [pane.chat for pane in state.panes], [pane.model for pane in state.panes]
 
-    def open_one(chosen: Any, turn: Any) -> tuple[Any, ...]:
+    async def open_one(chosen: Any, turn: Any) -> tuple[Any, ...]:
         with explained():
             found = history.load_conversation(str(chosen or ""))
-        leave_turn(state.stopped, turn)
+        await leave_turn(state.stops, turn)
         shown, used = pane_chats(found), pane_models(found, router)
         last = found.turns[-1] if found.turns else None
         count = max([number + 1 for number, chat in enumerate(shown) if chat] or [2])
@@ -160,7 +177,7 @@ def build_history(gr: Any, state: State, history: History, router: Router) -> An
         path.write_text(text, encoding="utf-8", newline="")
         return gr.File(value=str(path), visible=True)
 
-    lines = [part for pane in state.panes for part in (pane.identity, pane.status, pane.response)]
+    lines = [part for pane in state.panes for part in (pane.status, pane.response)]
     outputs = [
         state.conversation,
         state.turn,
@@ -185,26 +202,21 @@ def pane_chats(conversation: Conversation) -> list[list[dict[str, str]]]:
     for turn in conversation.turns:
         for pane, answer in turn.last_answers().items():
             if 0 <= pane < MAX_PANES:
-                chats[pane] += [
-                    {"role": "user", "content": turn.prompt},
-                    {"role": "assistant", "content": answer.text or NO_ANSWER},
-                ]
+                chats[pane] += [{"role": "user", "content": turn.prompt}, *answer_turns(answer)]
     return chats
 
 
 def kept_lines(conversation: Conversation) -> list[str | None]:
-    """Return, for each pane, who gave the last turn's answer, what was measured of it, and its response id."""
+    """Return, for each pane, how its answer to the last turn ended, and the answer's response id."""
     answers = conversation.turns[-1].last_answers() if conversation.turns else {}
     lines: list[str | None] = []
     for pane in range(MAX_PANES):
         answer = answers.get(pane)
         if answer is None:
-            lines += [paragraph(""), paragraph("Ready."), None]
+            lines += [paragraph("Ready."), None]
             continue
-        known = [answer.identity.get(name, "") for name in ("quantization", "sha256", "adapter_sha256")]
-        identity = " · ".join(filter(None, [answer.model, *(str(value)[:DIGEST_LENGTH] for value in known)]))
-        end = f"Failed: {answer.error}" if answer.error else f"From the history · {stats(answer)}"
-        lines += [paragraph(identity), paragraph(end), answer.response_id]
+        end = f"Failed: {answer.error}" if answer.error else "From the history."
+        lines += [paragraph(end), answer.response_id]
     return lines
 
 

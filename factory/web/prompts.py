@@ -1,6 +1,8 @@
 """The prompt as a model gets it, rendered by the template in its file. Asks nothing."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from factory.api.models import ServedModel
 from factory.chat.template import render_template
@@ -8,17 +10,27 @@ from factory.errors import BaseModelError
 from factory.rows import Message
 
 
-def rendered(model: ServedModel, turns: Sequence[dict[str, str]], system: str) -> str:
-    """Return the text that is turned into tokens for a conversation, or why it is not known here."""
+def rendered(model: ServedModel | None, sent: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text that is turned into tokens for the messages that were sent to a model.
+
+    Where that is not known here, which for a model that is gone is None, return why and the messages.
+    """
+    if not sent:
+        return "Nothing was sent for this answer, or it was not kept what."
+    if model is None:
+        return _unrendered("The model that answered is not served any more", sent)
     if model.engine is None:
-        return "An endpoint renders its prompt itself; it gets the messages as they are."
+        return _unrendered("An endpoint renders its prompt itself", sent)
     template = model.vocabulary.template if model.vocabulary else ""
     if not template:
-        return "The file carries no chat template."
-    text = system or model.system
-    head = [Message(role="system", content=text)] if text else []
-    messages = [Message.model_validate({"role": turn["role"], "content": turn["content"]}) for turn in turns]
+        return _unrendered("The file carries no chat template", sent)
+    messages = [Message(role=message["role"], content=message["content"]) for message in sent]
     try:
-        return render_template(template, [*head, *messages], model.vocabulary.bos if model.vocabulary else "")
+        return render_template(template, messages, model.vocabulary.bos if model.vocabulary else "")
     except BaseModelError as error:
         return str(error)
+
+
+def _unrendered(why: str, sent: Sequence[Mapping[str, Any]]) -> str:
+    messages = json.dumps(list(sent), ensure_ascii=False, indent=1)
+    return f"{why}; these are the messages it got:\n{messages}"

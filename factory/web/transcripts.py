@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from factory.history.rows import Answer, Conversation, Turn
+from factory.web.asking import identity_line
 
 # What makes a spreadsheet take a cell for a formula, and what it may drop to look at the next character.
 FORMULA_STARTS = ("=", "+", "-", "@")
@@ -17,15 +18,16 @@ DROPPED_STARTS = ("\t", "\r")
 UNKNOWN = "unknown"
 NUMBERS = ("ttft_s", "tokens_per_s", "prompt_tokens", "completion_tokens", "cost")
 COLUMNS = (
-    *("conversation", "created", "turn", "system", "prompt", "pane", "model", "response_id", "answer"),
-    *("finish_reason", *NUMBERS, "error", "identity", "settings"),
+    *("conversation", "created", "turn", "system", "prompt", "pane", "model", "instead_of", "response_id"),
+    *("answer", "finish_reason", *NUMBERS, "error", "identity", "settings", "sent"),
 )
 
 
 def to_jsonl(conversations: Iterable[Conversation]) -> str:
     """Return a line for each conversation and pane: `messages` of its last answers, and their `provenance`.
 
-    A turn that the pane did not answer is left out. A system message stands wherever the system text changes.
+    A turn that the pane did not answer is left out. A system message stands wherever the system text that the model
+    got changes; what else it got with a question, earlier turns or none, is `sent` of the response.
     """
     rows = (row for conversation in conversations for row in _threads(conversation))
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -37,12 +39,12 @@ def _threads(conversation: Conversation) -> Iterator[dict[str, Any]]:
         messages: list[dict[str, str]] = []
         sources, system = [], ""
         for turn, answer in _answered(conversation, pane):
-            if turn.system != system:
-                system = turn.system
+            if _system(turn, answer) != system:
+                system = _system(turn, answer)
                 messages.append({"role": "system", "content": system})
             messages.append({"role": "user", "content": turn.prompt})
             messages.append({"role": "assistant", "content": answer.text})
-            sources.append({**_source(answer), "settings": dict(turn.settings)})
+            sources.append(_source(answer))
         if messages:
             provenance = {**_origin(conversation), "pane": pane, "responses": sources}
             yield {"messages": messages, "provenance": provenance}
@@ -53,6 +55,11 @@ def _answered(conversation: Conversation, pane: int) -> Iterator[tuple[Turn, Ans
         answer = turn.last_answers().get(pane)
         if answer and answer.text:
             yield turn, answer
+
+
+def _system(turn: Turn, answer: Answer) -> str:
+    """Return the system text that a model got; of an answer that does not say, the one that the page named."""
+    return answer.system if answer.sent else turn.system
 
 
 def _origin(conversation: Conversation) -> dict[str, Any]:
@@ -78,9 +85,15 @@ def to_markdown(conversations: Iterable[Conversation]) -> str:
             if turn.system:
                 lines += ["System text:", "", _fenced(turn.system), ""]
             for answer in turn.answers:
-                lines += [f"### Pane {answer.pane}: {_inline(answer.model)}", "", _fenced(answer.text), ""]
-                lines += [_measures(answer), ""]
+                lines += _answer_lines(turn, answer)
     return "\n".join(lines)
+
+
+def _answer_lines(turn: Turn, answer: Answer) -> list[str]:
+    lines = [f"### Pane {answer.pane}: {_inline(answer.model)}", "", _fenced(answer.text), ""]
+    if (system := _system(turn, answer)) != turn.system:
+        lines += ["System text of this answer:", "", _fenced(system) if system else "none", ""]
+    return [*lines, _measures(answer), ""]
 
 
 def _fenced(text: str) -> str:
@@ -96,7 +109,13 @@ def _inline(text: str) -> str:
 
 
 def _measures(answer: Answer) -> str:
-    shown = [f"{name} {_number(getattr(answer, name))}" for name in NUMBERS]
+    shown = [
+        _inline(identity_line(answer)),
+        f"settings {_inline(_json(answer.settings) if answer.settings else UNKNOWN)}",
+    ]
+    earlier = sum(message.get("role") != "system" for message in answer.sent) - 1
+    shown += [f"earlier messages sent along {earlier}"] if earlier > 0 else []
+    shown += [f"{name} {_number(getattr(answer, name))}" for name in NUMBERS]
     shown += [f"finish_reason {_inline(answer.finish_reason or UNKNOWN)}"]
     shown += [f"error {_inline(answer.error)}"] if answer.error else []
     shown += [f"response {_inline(answer.response_id)}"]
@@ -123,13 +142,18 @@ def _cells(conversation: Conversation, turn: Turn, answer: Answer | None) -> dic
         "turn": turn.number,
         "system": turn.system,
         "prompt": turn.prompt,
-        "settings": json.dumps(dict(turn.settings), ensure_ascii=False),
+        "settings": _json(turn.settings),
     }
     if answer is not None:
         cells |= asdict(answer) | {name: _number(getattr(answer, name)) for name in NUMBERS}
-        cells |= {"answer": answer.text, "identity": json.dumps(dict(answer.identity), ensure_ascii=False)}
+        cells |= {"answer": answer.text, "system": _system(turn, answer)}
+        cells |= {name: _json(getattr(answer, name)) for name in ("identity", "settings", "sent")}
         cells |= {name: cells[name] or "" for name in ("finish_reason", "error")}
     return cells
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def guard_cell(value: Any) -> Any:

@@ -2,7 +2,7 @@ import pytest
 
 from factory.api import chat
 from factory.api.errors import RequestError
-from factory.api.models import EndpointSpec, ServedModel, endpoint_model, stub_model
+from factory.api.models import EndpointSpec, ServedModel, describe, endpoint_model, stub_model
 from factory.api.router import Attempt
 from factory.api.schema import ChatRequest, CompletionRequest, read
 from factory.bundle.manifest import Sampling
@@ -141,11 +141,11 @@ def test_headers_name_who_answered_instead_and_what_was_ignored():
 def test_identity_says_what_leaves_the_machine(url, model, stays):
     other = endpoint_model(EndpointSpec("other", url, model))
 
-    assert ("on this machine" in other.identity) == stays
-    assert ("leaves this machine" in other.identity) != stays
+    assert ("on this machine" in describe(other.provenance)) == stays
+    assert ("leaves this machine" in describe(other.provenance)) != stays
     assert chat.where(other) == "endpoint"
 
 
 def test_identity_says_what_is_here_and_what_is_no_model():
-    assert "on this machine" in MODEL.identity
-    assert "not a model" in stub_model().identity
+    assert "on this machine" in describe(MODEL.provenance)
+    assert "not a model" in describe(stub_model().provenance)

@@ -10,6 +10,7 @@ from factory.api.models import (
     EndpointSpec,
     build_catalog,
     check_bundles,
+    describe,
     find,
     find_bundles,
 )
@@ -53,7 +54,7 @@ def test_models_carry_what_their_bundle_says(catalog, made):
 
 def test_cards_hold_no_path(catalog, made):
     for model in catalog.models.values():
-        text = str(model.card()) + model.identity + model.fingerprint
+        text = str(model.card()) + describe(model.provenance) + model.fingerprint
         assert ".gguf" not in text
         assert str(made.gate.parent) not in text
 

@@ -45,13 +45,26 @@ def test_a_conversation_comes_back_as_it_was(history) -> None:
     measured = answer(
         finish_reason="stop", ttft_s=0.25, tokens_per_s=61.5, prompt_tokens=12, completion_tokens=3, cost=0.0
     )
-    failed = answer(2, "", error="the endpoint is down")
+    sent = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What weighs \ud83d?"})
+    drawn = {"temperature": 0.7, "seed": 41, "stop": ["\n"]}
+    failed = answer(2, "", error="the endpoint is down", instead_of="base", settings=drawn, sent=sent)
     ask(history, conversation, "What weighs TD-40?", measured, failed)
     ask(history, conversation, "And TD-90?")
     first, second = history.load_conversation(conversation).turns
+    sent[1]["content"] = "What weighs ??"  # half a character cannot be stored
     assert first.answers == (measured, failed)
+    assert (first.answers[0].system, first.answers[1].system) == ("", "Be brief.")
     assert (first.number, first.system, first.settings["stop"]) == (1, "Be short.", ["\n"])
     assert (second.prompt, second.answers) == ("And TD-90?", ())
+
+
+def test_a_response_is_found_with_its_question_also_when_a_branch_repeats_it(history) -> None:
+    conversation, base, tuned = two_answers(history)
+    history.branch(conversation, history.load_conversation(conversation).turns[0].id)
+    found = history.find_answer(tuned.response_id)
+    assert (found.question, found.answer) == ("What weighs TD-40?", tuned)
+    assert history.find_answer(base.response_id).answer == base
+    assert history.find_answer("gone") is None
 
 
 def test_an_unknown_cost_is_none_and_not_zero(history) -> None:

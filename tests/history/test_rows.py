@@ -23,7 +23,7 @@ def test_of_a_pane_that_was_asked_again_the_later_answer_counts():
     assert {pane: answer.text for pane, answer in last.items()} == {0: "text 4", 1: "text 1", 3: "text 3"}
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=12))
 def test_no_pane_is_lost_and_nothing_comes_after_a_last_answer(panes):
     turn = turn_of(*panes)

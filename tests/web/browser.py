@@ -150,11 +150,43 @@ class Watched:
         ]
 
 
+class Stalls:
+    """How long a busy machine kept this process from running: a thread notes how late it wakes.
+
+    Server and stubs run in this process. A handler that blocks is no stall: it keeps no other thread from waking.
+    """
+
+    TICK_S = 0.01
+
+    def __init__(self):
+        self._late, self._over = [], threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _tick(self):
+        last = time.monotonic()
+        while not self._over.wait(self.TICK_S):
+            now = time.monotonic()
+            self._late.append((now, now - last - self.TICK_S))
+            last = now
+
+    def between(self, start, end):
+        """The seconds of a span in which this process could not run."""
+        return sum(late for woke, late in self._late if start < woke <= end + self.TICK_S)
+
+
 def open_playground(page, url):
     """Open the Compare tab and wait until all of it is drawn: gradio draws a page part by part."""
     page.goto(url)
     page.locator("#question").get_by_role("textbox").wait_for()
-    for drawn in (page.locator("[role=status]").nth(5), page.locator("[data-group]").first):
+    for drawn in (page.locator("[role=status]").nth(3), page.locator("[data-group]").first):
         drawn.wait_for(state="attached")
 
 
@@ -177,7 +209,24 @@ def status(page, pane):
 
 def answers(page, pane):
     """A pane's answers."""
-    return page.locator(f"#pane-{pane} [data-testid=bot]")
+    return page.locator(
+        f"#pane-{pane} .bot-row:not(.bot-row + .bot-row, .bot-row + * + .bot-row) [data-testid=bot]"
+    )
+
+
+def notes(page, pane):
+    """What stands below a pane's answers, one for each: who gave it and what was measured."""
+    return page.locator(f"#pane-{pane} :is(.bot-row + .bot-row, .bot-row + * + .bot-row) [data-testid=bot]")
+
+
+def click(page, target):
+    """Click and return when the page got the click, on `time.monotonic`'s clock."""
+    page.evaluate(
+        "addEventListener('click', e => window.clicked = performance.timeOrigin + e.timeStamp, "
+        "{capture: true, once: true})"
+    )
+    target.click()
+    return page.evaluate("window.clicked") / 1000 - time.time() + time.monotonic()
 
 
 def open_tab(page, name):

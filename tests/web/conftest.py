@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.web.browser import Watched, closed_loops, open_playground, running_browser, running_site
+from tests.web.browser import Stalls, Watched, closed_loops, open_playground, running_browser, running_site
 from tests.web.model_stub import ADAPTER, BASE, Voice, make_router, running_stub
 
+PATIENCE_MS = 30_000
 SCREENSHOTS = "ADAPTER_FACTORY_SCREENSHOTS"
 LONG = " ".join(f"word{number}" for number in range(2000))
 EVIL = (
@@ -21,7 +23,7 @@ VOICES = {
     "slow-two": Voice(LONG, pause_s=0.02),
     "failing": Voice(status=500),
     "breaking": Voice("one two three four", breaks_after=2),
-    "fast": Voice(LONG, pause_s=0.01),
+    "fast": Voice(" ".join([LONG] * 5), pause_s=0.01),
     "markup": Voice(EVIL),
 }
 
@@ -40,7 +42,7 @@ def site(stub, tmp_path_factory):
     (root / "recipes" / "quickstart.yaml").write_text("name: quickstart\ningest: {source: docs}\n")
     with pytest.MonkeyPatch.context() as patch, closed_loops():
         patch.setenv("GRADIO_TEMP_DIR", str(root / "uploads"))
-        with running_site(make_router(stub), root) as site:
+        with running_site(make_router(stub, root / "build/run/bundle"), root) as site:
             yield site
 
 
@@ -53,6 +55,18 @@ def chromium(site):
 @pytest.fixture
 def watched(site):
     return Watched(site.url)
+
+
+@pytest.fixture(autouse=True)
+def _patience():
+    """What is expected comes sooner or later; how soon is measured where it matters."""
+    expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+def stalls():
+    with Stalls() as stalls:
+        yield stalls
 
 
 @pytest.fixture

@@ -163,9 +163,10 @@ def local_model(name, kind, **more):
     )
 
 
-def make_router(stub):
+def make_router(stub, bundle=None):
     """A router over a base and an adapter that a stub answers for, and over endpoints, which are its other voices."""
-    models = [local_model(BASE, "base"), local_model(ADAPTER, "adapter", adapter_sha256="cd" * 32)]
+    adapter = local_model(ADAPTER, "adapter", adapter_sha256="cd" * 32, bundle=bundle)
+    models = [local_model(BASE, "base"), adapter]
     others = [name for name in stub.voices if name not in {BASE, ADAPTER}]
     models += [endpoint_model(EndpointSpec(name, f"{stub.url(name)}/v1", name, "")) for name in others]
     pool = EnginePool(make=lambda spec: StubEngine(stub, spec))

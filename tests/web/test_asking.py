@@ -8,7 +8,8 @@ import pytest
 from factory.api.errors import UnknownModelError
 from factory.api.models import EndpointSpec, ServedModel, endpoint_model, stub_model
 from factory.api.router import Attempt
-from factory.web.asking import Progress, Settings, ask, identity_line, stats
+from factory.history.rows import Answer
+from factory.web.asking import Progress, Settings, ask, drawn, identity_line, stats
 from tests.api.served import FakeUpstream, chunk, drips, fake_router, stub_router
 
 TURNS = [{"role": "user", "content": "Who keeps the gate?"}]
@@ -71,6 +72,11 @@ def test_the_shared_settings_reach_the_engine():
     assert sent == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "seed": 3, "lora": []}
     assert headers["Authorization"] == "Bearer engine-key"
     assert progress.tokens_per_s() == 12.3
+    answer = progress.answer()
+    assert (list(answer.sent), answer.system) == (body["messages"], "Be brief.")
+    kept = {name: value for name, value in answer.settings.items() if name != "stop"}
+    assert kept == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "seed": 3}
+    assert drawn(answer) == "temperature 0.5, seed 3"
 
 
 def test_leaving_stops_the_engine_within_half_a_second_and_keeps_what_was_said():
@@ -123,16 +129,25 @@ def test_an_answers_identity_says_which_bytes_and_where():
     away = endpoint_model(EndpointSpec("afar", "https://afar.example/v1", "big"))
     stand_in = Progress(0, MODEL, attempt=Attempt(away, "m"))
 
-    own = {"model": "m", "where": "local", "quantization": "Q8_0", "kind": "adapter"}
+    own = {"model": "m", "where": "local", "kind": "adapter", "base": "tiny", "quantization": "Q8_0"}
     own |= {"sha256": "a" * 64, "adapter_sha256": "b" * 64}
     assert Progress(0, MODEL).answer().identity == own
     assert stand_in.answer().identity["endpoint"] == "https://afar.example/v1"
     assert (stand_in.answer().cost, Progress(0, MODEL).answer().cost) == (None, 0.0)
     near = endpoint_model(EndpointSpec("near", "http://127.0.0.1:11434/v1", "llama3.2"))
     assert Progress(0, near).answer().cost == 0.0
-    assert identity_line(stand_in).startswith("Stand-in for m: big at https://afar.example/v1")
-    assert "Stand-in" not in identity_line(Progress(0, MODEL, attempt=Attempt(MODEL)))
-    assert stub_model().identity == identity_line(Progress(0, stub_model()))
+    assert (stand_in.answer().instead_of, Progress(0, MODEL).answer().instead_of) == ("m", "")
+    assert identity_line(stand_in.answer()) == (
+        "Stand-in for m: afar · big at https://afar.example/v1 · leaves this machine"
+    )
+    file = f"Q8_0 file {'a' * 12} + adapter {'b' * 12}"
+    assert identity_line(Progress(0, MODEL).answer()) == f"m · {file} · base tiny · on this machine"
+    assert "a stub, not a model" in identity_line(Progress(0, stub_model()).answer())
+
+
+def test_an_answer_that_is_no_more_than_its_name_says_that_its_file_is_unknown():
+    bare = Answer("id", 0, "m", "", {})
+    assert (identity_line(bare), drawn(bare)) == ("m · file unknown · on this machine", "")
 
 
 def test_numbers_that_nobody_knows_read_unknown():

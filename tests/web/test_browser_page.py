@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+MARK = "element => (s => [s.backgroundImage, s.backgroundColor])(getComputedStyle(element))"
 TABS = ("Compare", "Blind test", "Train", "Library")
 URL = re.compile(r"https?://[^\s\"'<>\\)]+")
 OLLAMA = "http://127.0.0.1:11434"  # a sentence names it; the server, and no page, speaks to it
@@ -163,6 +164,24 @@ class TestLook:
             page.wait_for_timeout(200)
             scrolled, shown = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert scrolled <= shown, name
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_a_checked_choice_keeps_its_mark_under_the_mouse(self, page, site, watched, theme):
+        page = page.context.new_page()  # leaving a page that still loads would be a complaint
+        watched.watch(page)
+        open_playground(page, f"{site.url}/ui/?__theme={theme}")
+        box = page.get_by_label("Send the earlier turns along")
+        box.check()
+        for mark in (page.locator("#pane-1").get_by_label(BASE, exact=True), box):
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(300)
+            expect(mark).to_be_checked()
+            before = mark.evaluate(MARK)
+            assert before[0].startswith("url(")
+            mark.hover()
+            page.wait_for_timeout(300)
+            assert mark.evaluate("element => element.matches(':hover')")
+            assert mark.evaluate(MARK) == before
 
     def test_text_is_readable_in_the_dark(self, page, site, watched, request):
         page = page.context.new_page()  # leaving a page that still loads would be a complaint

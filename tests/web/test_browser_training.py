@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from factory.api.models import build_catalog, find_bundles
 from factory.api.router import Router
-from tests.web.browser import answers, ask, choose, closed_loops, open_tab, running_site, status
+from tests.web.browser import answers, ask, choose, closed_loops, notes, open_tab, running_site, status
 from tests.web.conftest import keep_screenshot
 
 pytestmark = [
@@ -121,7 +121,7 @@ def test_documents_dropped_into_the_train_tab_become_a_model_in_compare(page, si
     for pane in (1, 2):
         expect(status(page, pane)).to_contain_text("Done in", timeout=120_000)
         assert answers(page, pane).inner_text().strip()
-    expect(page.locator("#pane-1 .identity p")).to_contain_text("+ adapter")
+    expect(notes(page, 1)).to_contain_text("+ adapter")
 
     open_tab(page, "Library")
     page.get_by_role("button", name="Refresh").click()

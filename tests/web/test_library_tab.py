@@ -51,6 +51,7 @@ def test_an_entry_comes_with_a_path_to_copy_commands_files_and_a_name(root):
     words = [shlex.split(line) for line in shown.commands.splitlines()]
     assert ["factory", "push-ollama", shown.path] in words
     assert ["tar", "-C", str(root / "build/one"), "-czf", "one.tar.gz", "bundle"] in words
+    assert "Download as one file" in shown.download
     adapter = show_entry(root, HELPDESK)
     assert (adapter.files, adapter.name) == ([], "")
     assert "push-ollama" not in adapter.commands
@@ -60,7 +61,7 @@ def test_an_entry_comes_with_a_path_to_copy_commands_files_and_a_name(root):
 
 @pytest.mark.parametrize("label", [None, "", "/etc", "../..", "build/one/bundle", "one"])
 def test_what_is_no_label_of_the_list_shows_nothing(root, label):
-    assert show_entry(root, label)[1:] == ("", "", [], "")
+    assert show_entry(root, label)[1:] == ("", "", "", [], "")
     assert suggest_name(root, label, "model-Q8_0.gguf") == ""
 
 
@@ -131,7 +132,7 @@ def test_refresh_finds_what_was_built_since_and_the_button_pushes_it(gr, tmp_pat
     label = "tolvane (build/run/bundle)"
     assert label in table
     assert (chosen["choices"], chosen["value"], name) == ([label], label, "tolvane")
-    assert choose(label)[3]["choices"] == ["model-Q8_0.gguf", "model-Q4_K_M.gguf"]
+    assert choose(label)[4]["choices"] == ["model-Q8_0.gguf", "model-Q4_K_M.gguf"]
     lines = list(send(label, "model-Q8_0.gguf", "hr"))
     assert lines[-1] == '<p role="status">Done. Run it with: ollama run hr</p>'
     assert set(stub.models) == {"hr"}

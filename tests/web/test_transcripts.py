@@ -23,7 +23,27 @@ RISKY = ("=", "+", "-", "@", "\t", "\r")
 
 
 def answer(pane: int, text: str, number: int = 1, **values) -> Answer:
-    return Answer(f"id{pane}{number}", pane, f"model{pane}", text, {"quantization": "Q8_0"}, **values)
+    identity = values.pop("identity", {"quantization": "Q8_0"})
+    return Answer(f"id{pane}{number}", pane, f"model{pane}", text, identity, **values)
+
+
+def asked(question: str, system: str = "") -> tuple[dict[str, str], ...]:
+    head = [{"role": "system", "content": system}] if system else []
+    return (*head, {"role": "user", "content": question})
+
+
+def drawn_anew() -> Conversation:
+    """A greedy answer, and one in its place that an endpoint gave, with another seed and system text."""
+    first = answer(0, "1", settings={"temperature": 0.0, "seed": 7}, sent=asked("One?", "Be short."))
+    away = {
+        "kind": "endpoint",
+        "where": "endpoint",
+        "endpoint": "https://afar.example/v1",
+        "endpoint_model": "big",
+    }
+    more = {"identity": away, "instead_of": "tuned", "settings": {"temperature": 0.7, "seed": 4711}}
+    sent = (*asked("Zero?", "Be long."), {"role": "assistant", "content": "0"}, *asked("One?"))
+    return conversation(turn(1, "One?", first, answer(0, "uno", 2, sent=sent, **more)))
 
 
 def turn(number: int, prompt: str, *answers: Answer, system: str = "Be short.") -> Turn:
@@ -49,7 +69,6 @@ def test_jsonl_has_a_thread_for_each_pane_with_where_it_comes_from() -> None:
     ]
     assert [row["response_id"] for row in first["provenance"]["responses"]] == ["id19", "id12"]
     assert first["provenance"]["responses"][0]["identity"] == {"quantization": "Q8_0"}
-    assert first["provenance"]["responses"][0]["settings"] == {"seed": 7}
     assert (first["provenance"]["parent"], first["provenance"]["created"]) == (
         "c0",
         "2023-11-14T22:13:20+00:00",
@@ -69,6 +88,35 @@ def test_a_system_message_stands_where_the_text_changes() -> None:
 
 def test_conversations_without_answers_leave_no_line() -> None:
     assert to_jsonl([conversation(turn(1, "One?"))]) == to_jsonl([]) == to_markdown([]) == ""
+
+
+def test_jsonl_says_what_an_answer_was_really_drawn_with_and_who_stood_in() -> None:
+    (row,) = map(json.loads, to_jsonl([drawn_anew()]).splitlines())
+    assert [message["content"] for message in row["messages"]] == ["Be long.", "One?", "uno"]
+    (source,) = row["provenance"]["responses"]
+    assert source["settings"] == {"temperature": 0.7, "seed": 4711}
+    assert (source["instead_of"], source["identity"]["endpoint"]) == ("tuned", "https://afar.example/v1")
+    assert [message["content"] for message in source["sent"]] == ["Be long.", "Zero?", "0", "One?"]
+
+
+def test_csv_has_the_settings_and_the_system_text_of_each_answer() -> None:
+    first, second = csv.DictReader(io.StringIO(to_csv([drawn_anew()]), newline=""))
+    assert [json.loads(row["settings"])["seed"] for row in (first, second)] == [7, 4711]
+    assert [row["system"] for row in (first, second)] == ["Be short.", "Be long."]
+    assert [row["instead_of"] for row in (first, second)] == ["", "tuned"]
+    assert json.loads(second["identity"])["endpoint"] == "https://afar.example/v1"
+    assert [len(json.loads(row["sent"])) for row in (first, second)] == [2, 4]
+
+
+def test_markdown_says_below_each_answer_who_gave_it_and_how_it_was_drawn() -> None:
+    page = to_markdown([drawn_anew()])
+    one, two = page.split("### ")[1:]
+    assert '`{"temperature": 0.0, "seed": 7}`' in one
+    assert "System text of this answer" not in one
+    assert '`{"temperature": 0.7, "seed": 4711}` · earlier messages sent along 2' in two
+    assert "`Stand-in for tuned: model0 · big at https://afar.example/v1 · leaves this machine`" in two
+    assert "System text of this answer:\n\n```text\nBe long.\n```" in two
+    assert "settings `unknown`" in to_markdown([conversation(turn(1, "?", answer(0, "x")))])
 
 
 @FEW
