@@ -216,50 +216,78 @@ async def _disconnect(request: Request) -> None:
 async def _events(
     router: Router, route: Route, first: tuple[Attempt, dict[str, Any]], rest: Chunks, wants_usage: bool
 ) -> AsyncIterator[str]:
-    """Yield server-sent events; an error in the middle is an event of its own, and there is always an end mark."""
-    usage = None
+    """Yield server-sent events; an error in the middle is an event of its own, and there is always an end mark.
+
+    An event without text goes out with the one after it, as each piece sent costs both sides time.
+    """
+    usage, held = None, _event(chat.present(*first))
     with router.metrics.running.track_inprogress():
         async with aclosing(rest):
             try:
-                yield _event(chat.present(*first))
+                if _has_text(first[1]):
+                    yield held
+                    held = ""
                 async with aclosing(_alive(rest)) as chunks:  # it is asking `rest` when the client leaves
                     async for attempt, chunk in chunks:
                         if attempt is None:
-                            yield ": keepalive\n\n"
+                            yield f"{held}: keepalive\n\n"
+                            held = ""
                             continue
                         usage = chunk.get("usage") or usage
                         if chunk.get("choices") or wants_usage:
-                            yield _event(chat.present(attempt, chunk))
+                            held += _event(chat.present(attempt, chunk))
+                        if _has_text(chunk):
+                            yield held
+                            held = ""
             except ApiError as error:
                 router.metrics.requests.labels(first[0].model.id, route, error.status).inc()
-                yield _event(error.body())
+                held += _event(error.body())
             except (GeneratorExit, asyncio.CancelledError):
                 router.metrics.requests.labels(first[0].model.id, route, CLIENT_GONE).inc()
                 raise
             else:
                 _count(router, first[0], route, usage)
-            yield "data: [DONE]\n\n"
+            yield f"{held}data: [DONE]\n\n"
+
+
+def _has_text(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk holds some of the answer: all but the ones that open, end and count it do."""
+    choices = [choice for choice in chunk.get("choices") or () if isinstance(choice, dict)]
+    deltas = [delta for choice in choices if isinstance(delta := choice.get("delta"), dict)]
+    said = [value for delta in deltas for name, value in delta.items() if name != "role"]
+    return any(said) or any(choice.get("text") for choice in choices)
 
 
 async def _alive(chunks: Chunks) -> AsyncGenerator[tuple[Attempt | None, dict[str, Any]], None]:
     """Yield chunks, and an empty one whenever none came for a while, so that nothing between closes the line."""
-    waiting = asyncio.ensure_future(_next(chunks))
+    ready = asyncio.Queue[tuple[Attempt, dict[str, Any]] | None]()
+    reading = asyncio.create_task(_read(chunks, ready))
     try:
         while True:
-            done, _ = await asyncio.wait({waiting}, timeout=KEEPALIVE_S)
-            if not done:
+            try:
+                async with asyncio.timeout(KEEPALIVE_S):
+                    chunk = await ready.get()
+            except TimeoutError:
                 yield None, {}
                 continue
-            chunk = waiting.result()
             if chunk is None:
+                await reading
                 return
-            waiting = asyncio.ensure_future(_next(chunks))
             yield chunk
     finally:
-        waiting.cancel()
+        reading.cancel()
         # Starlette cancels a left stream again and again, which would break off the closing of the engine's connection.
         with CancelScope(shield=True), contextlib.suppress(asyncio.CancelledError, Exception):
-            await waiting
+            await reading
+
+
+async def _read(chunks: Chunks, ready: asyncio.Queue[tuple[Attempt, dict[str, Any]] | None]) -> None:
+    """Hand on chunks as they come, and None after the last, or before an error."""
+    try:
+        async for chunk in chunks:
+            ready.put_nowait(chunk)
+    finally:
+        ready.put_nowait(None)
 
 
 def _event(body: dict[str, Any]) -> str:
