@@ -98,8 +98,8 @@ class TestCompare:
         choose(page, 2, "markup")
         ask(page, "Who was second?")
         expect(notes(page, 2).last).to_contain_text("markup · markup at http://127.0.0.1")
-        expect(notes(page, 2).last).to_contain_text("leaves this machine")
-        expect(notes(page, 2).last).to_contain_text("cost unknown")
+        expect(notes(page, 2).last).to_contain_text("on this machine")
+        expect(notes(page, 2).last).to_contain_text("no cost (local)")
         expect(status(page, 1)).to_contain_text("Done in")
         assert [notes(page, pane).first.inner_text() for pane in (1, 2)] == kept
         both = [notes(page, pane).all_inner_texts() for pane in (1, 2)]
