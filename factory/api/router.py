@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import httpx
+import aiohttp
 
 from factory.api.errors import EngineError, RequestError, UnknownModelError, UpstreamError
 from factory.api.metrics import Metrics
@@ -52,7 +52,7 @@ class Router:
         fallback: EndpointSpec | None = None,
         renewed: Callable[[], Catalog] | None = None,
         pool: EnginePool | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: aiohttp.ClientSession | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """Start nothing yet.
@@ -62,7 +62,7 @@ class Router:
         self.catalog, self.fallback, self._renewed = catalog, fallback, renewed
         self.metrics = metrics or Metrics()
         self.pool = pool or open_pool(self.metrics)
-        self._client = client or upstream.open_client()
+        self._opened = client
 
     def renew(self) -> None:
         """Serve what is there now: models made since are added, those that are gone are left out."""
@@ -125,7 +125,14 @@ class Router:
     async def close(self) -> None:
         """End the engines and close all connections."""
         await self.pool.close()
-        await self._client.aclose()
+        if self._opened:
+            await self._opened.close()
+
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        """The HTTP client, opened when it is first needed: it belongs to the event loop that runs then."""
+        self._opened = self._opened or upstream.open_client()
+        return self._opened
 
     def _attempts(self, model: ServedModel) -> list[Attempt]:
         if model.engine is None:

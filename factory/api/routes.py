@@ -36,6 +36,8 @@ ENCODER_CARD = {
 }
 CLIENT_GONE = 499  # nginx's status for a client that left; nobody gets it, the metrics do
 Chunks = AsyncGenerator[tuple[Attempt, dict[str, Any]], None]
+Ready = asyncio.Queue[tuple[Attempt, dict[str, Any]] | Exception | None]
+READ_AHEAD = 16  # chunks that wait for a client; the engine waits when there are more
 
 
 def build_api(router: Router) -> FastAPI:
@@ -260,7 +262,7 @@ def _has_text(chunk: dict[str, Any]) -> bool:
 
 async def _alive(chunks: Chunks) -> AsyncGenerator[tuple[Attempt | None, dict[str, Any]], None]:
     """Yield chunks, and an empty one whenever none came for a while, so that nothing between closes the line."""
-    ready = asyncio.Queue[tuple[Attempt, dict[str, Any]] | None]()
+    ready: Ready = asyncio.Queue(READ_AHEAD)
     reading = asyncio.create_task(_read(chunks, ready))
     try:
         while True:
@@ -271,8 +273,9 @@ async def _alive(chunks: Chunks) -> AsyncGenerator[tuple[Attempt | None, dict[st
                 yield None, {}
                 continue
             if chunk is None:
-                await reading
                 return
+            if isinstance(chunk, Exception):
+                raise chunk
             yield chunk
     finally:
         reading.cancel()
@@ -281,13 +284,15 @@ async def _alive(chunks: Chunks) -> AsyncGenerator[tuple[Attempt | None, dict[st
             await reading
 
 
-async def _read(chunks: Chunks, ready: asyncio.Queue[tuple[Attempt, dict[str, Any]] | None]) -> None:
-    """Hand on chunks as they come, and None after the last, or before an error."""
+async def _read(chunks: Chunks, ready: Ready) -> None:
+    """Hand on chunks as they come, a few ahead, and then None or the error that ended them."""
     try:
         async for chunk in chunks:
-            ready.put_nowait(chunk)
-    finally:
-        ready.put_nowait(None)
+            await ready.put(chunk)
+    except Exception as error:
+        await ready.put(error)
+    else:
+        await ready.put(None)
 
 
 def _event(body: dict[str, Any]) -> str:

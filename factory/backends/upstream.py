@@ -6,15 +6,14 @@ connection, at which the server stops generating.
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
-import httpx
-import httpx_sse
+import aiohttp
 
 from factory.errors import BackendError
 
-TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=30.0, pool=60.0)
+TIMEOUT = aiohttp.ClientTimeout(total=None, connect=60.0, sock_connect=5.0, sock_read=120.0)
 MAX_CONNECTIONS = 128
 MAX_ERROR_CHARACTERS = 400
 
@@ -32,14 +31,14 @@ class LostError(BackendError):
     """The server could not be reached, or was gone before it had answered."""
 
 
-def open_client() -> httpx.AsyncClient:
-    """Return a client for any number of servers; environment proxies are not asked for loopback's sake."""
-    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=32)
-    return httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, follow_redirects=False)
+def open_client() -> aiohttp.ClientSession:
+    """Return a client for any number of servers, to be opened in an event loop; it asks no proxy of the environment."""
+    connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
+    return aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def post(
-    client: httpx.AsyncClient, url: str, key: str, body: dict[str, Any], *, once: bool = False
+    client: aiohttp.ClientSession, url: str, key: str, body: dict[str, Any], *, once: bool = False
 ) -> dict[str, Any]:
     """Return a server's whole answer; with `once` the connection is not used again.
 
@@ -50,13 +49,14 @@ async def post(
         LostError: it could not be reached, or broke off.
     """
     try:
-        response = await client.post(url, json=body, headers=_headers(key, once))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        async with _ask(client, url, key, body, once) as response:
+            status, text = response.status, (await response.read()).decode("utf-8", "replace")
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise _lost(error) from error
-    if response.status_code >= 400:
-        raise _answered(response.status_code, response.text)
+    if status >= 400:
+        raise _answered(status, text)
     try:
-        answer = response.json()
+        answer = json.loads(text)
     except ValueError as error:
         raise LostError("the server's answer is not JSON") from error
     if not isinstance(answer, dict):
@@ -65,7 +65,7 @@ async def post(
 
 
 async def stream(
-    client: httpx.AsyncClient, url: str, key: str, body: dict[str, Any], *, once: bool = False
+    client: aiohttp.ClientSession, url: str, key: str, body: dict[str, Any], *, once: bool = False
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield a server's chunks as they come; the end of the iteration is the end of the answer.
 
@@ -74,22 +74,41 @@ async def stream(
         LostError: it could not be reached, or broke off before it said that it was done.
     """
     try:
-        async with client.stream("POST", url, json=body, headers=_headers(key, once)) as response:
-            if response.status_code >= 400:
-                raise _answered(response.status_code, (await response.aread()).decode("utf-8", "replace"))
-            async with aclosing(httpx_sse.EventSource(response).aiter_sse()) as events:
-                async for event in events:
-                    if event.data == "[DONE]":
+        async with _ask(client, url, key, body, once) as response:
+            if response.status >= 400:
+                raise _answered(response.status, (await response.read()).decode("utf-8", "replace"))
+            if response.content_type != "text/event-stream":
+                raise LostError(f"the server's answer is {response.content_type}, not a stream of events")
+            async with aclosing(_events(response.content)) as events:
+                async for data in events:
+                    if data == "[DONE]":
                         return
-                    yield _chunk(event.data)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx_sse.SSEError) as error:
+                    yield _chunk(data)
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise _lost(error) from error
     raise LostError("the stream ended before its end mark")
 
 
-def _headers(key: str, once: bool) -> dict[str, str]:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return headers | ({"Connection": "close"} if once else {})
+def _ask(
+    client: aiohttp.ClientSession, url: str, key: str, body: dict[str, Any], once: bool
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    headers |= {"Connection": "close"} if once else {}
+    return client.post(url, data=json.dumps(body).encode(), headers=headers, allow_redirects=False)
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[str, None]:
+    """Yield the data of server-sent events: lines that begin with `data:`, up to an empty one."""
+    rest, data = b"", list[str]()
+    async for piece in content.iter_any():
+        *lines, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            name, _, value = line.decode("utf-8", "replace").partition(":")
+            if name == "data":
+                data.append(value.removeprefix(" "))
+            elif not line and data:
+                yield "\n".join(data)
+                data.clear()
 
 
 def _chunk(data: str) -> dict[str, Any]:

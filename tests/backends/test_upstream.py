@@ -1,38 +1,47 @@
 import asyncio
-import json
+from contextlib import asynccontextmanager
 
-import httpx
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from factory.backends import upstream
 from factory.backends.upstream import AnsweredError, LostError
 
-URL = "http://upstream.test/v1/chat/completions"
+TestServer.__test__ = False  # a server, not a class of tests
 
 
-def _client(answer):
-    return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+@asynccontextmanager
+async def _server(answer):
+    """Serve one answer to everything; yield its address and a client."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server, upstream.open_client() as client:
+        yield str(server.make_url("/v1/chat/completions")), client
 
 
 def _says(status=200, **content):
-    return lambda request: httpx.Response(status, **content)
+    async def answer(request):
+        return web.Response(status=status, **content)
+
+    return answer
 
 
 def _post(answer, key="k"):
     async def run():
-        async with _client(answer) as client:
-            return await upstream.post(client, URL, key, {"x": 1})
+        async with _server(answer) as (url, client):
+            return await upstream.post(client, url, key, {"x": 1})
 
     return asyncio.run(run())
 
 
 def _stream(text, status=200, kind="text/event-stream"):
     async def run():
-        answer = _says(status, content=text.encode(), headers={"content-type": kind})
         got = []
-        async with _client(answer) as client:
+        async with _server(_says(status, body=text.encode(), content_type=kind)) as (url, client):
             try:
-                async for chunk in upstream.stream(client, URL, "", {}):
+                async for chunk in upstream.stream(client, url, "", {}):
                     got.append(chunk)
             except (AnsweredError, LostError) as error:
                 got.append(error)
@@ -44,9 +53,9 @@ def _stream(text, status=200, kind="text/event-stream"):
 def test_a_whole_answer_comes_back_and_the_key_goes_along():
     seen = []
 
-    def answer(request):
-        seen.append((request.headers.get("authorization"), json.loads(request.content)))
-        return httpx.Response(200, json={"a": 1})
+    async def answer(request):
+        seen.append((request.headers.get("authorization"), await request.json()))
+        return web.json_response({"a": 1})
 
     assert _post(answer) == {"a": 1}
     assert _post(answer, key="") == {"a": 1}
@@ -56,10 +65,10 @@ def test_a_whole_answer_comes_back_and_the_key_goes_along():
 @pytest.mark.parametrize(
     ("content", "message", "code"),
     [
-        ({"json": {"error": {"message": "too long", "type": "context"}}}, "too long", "context"),
-        ({"json": {"error": "plain"}}, "plain", "upstream_error"),
-        ({"json": {"error": {"message": None}}}, "None", "upstream_error"),
-        ({"json": [1]}, "[1]", "upstream_error"),
+        ({"text": '{"error": {"message": "too long", "type": "context"}}'}, "too long", "context"),
+        ({"text": '{"error": "plain"}'}, "plain", "upstream_error"),
+        ({"text": '{"error": {"message": null}}'}, "None", "upstream_error"),
+        ({"text": "[1]"}, "[1]", "upstream_error"),
         ({"text": "<html>" + "x" * 9000}, "<html>" + "x" * 394, "upstream_error"),
         ({"text": ""}, "status 418", "upstream_error"),
     ],
@@ -70,20 +79,37 @@ def test_an_error_is_told_in_the_servers_words(content, message, code):
     assert (caught.value.status, str(caught.value), caught.value.code) == (418, message, code)
 
 
-@pytest.mark.parametrize("content", [{"text": "no json"}, {"json": [1]}, {"content": b"\xff"}])
+@pytest.mark.parametrize("content", [{"text": "no json"}, {"text": "[1]"}, {"body": b"\xff"}])
 def test_an_answer_of_another_shape_is_lost(content):
     with pytest.raises(LostError, match="not"):
         _post(_says(**content))
 
 
-@pytest.mark.parametrize(
-    "error", [httpx.ConnectError("no"), httpx.ReadTimeout(""), httpx.RemoteProtocolError("x")]
-)
-def test_a_server_that_cannot_be_reached_is_lost(error):
-    def answer(request):
-        raise error
+def test_a_server_that_breaks_off_is_lost():
+    async def answer(request):
+        request.transport.close()
+        return web.Response()
 
-    with pytest.raises(LostError, match=type(error).__name__):
+    with pytest.raises(LostError, match="ServerDisconnectedError"):
+        _post(answer)
+
+
+def test_a_server_that_is_not_there_is_lost(free_tcp_port):
+    async def run():
+        async with upstream.open_client() as client:
+            await upstream.post(client, f"http://127.0.0.1:{free_tcp_port}/v1", "", {})
+
+    with pytest.raises(LostError, match="ClientConnectorError"):
+        asyncio.run(run())
+
+
+def test_a_server_that_says_nothing_is_lost(monkeypatch):
+    monkeypatch.setattr(upstream, "TIMEOUT", aiohttp.ClientTimeout(sock_read=0.05))
+
+    async def answer(request):
+        await asyncio.sleep(0.5)
+
+    with pytest.raises(LostError, match="SocketTimeoutError"):
         _post(answer)
 
 
@@ -92,7 +118,7 @@ def test_an_address_that_is_none_is_lost():
         async with upstream.open_client() as client:
             await upstream.post(client, "http://127.0.0.1:y/v1", "", {})
 
-    with pytest.raises(LostError, match="InvalidURL"):
+    with pytest.raises(LostError, match="InvalidUrl"):
         asyncio.run(run())
 
 
@@ -127,11 +153,30 @@ def test_an_answer_that_is_no_stream_is_lost():
     assert isinstance(error, LostError)
 
 
-def test_the_environments_proxies_and_redirects_are_not_followed(monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:1")
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_events_may_come_in_any_pieces(size):
+    text = 'data: {"é": 1}\r\n\r\nevent: x\ndata: {"a":\ndata: 2}\n\ndata: [DONE]\n\n'.encode()
+
+    async def answer(request):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for start in range(0, len(text), size):
+            await response.write(text[start : start + size])
+            await asyncio.sleep(0)
+        return response
 
     async def run():
-        async with upstream.open_client() as client:
-            return client.trust_env, client.follow_redirects
+        async with _server(answer) as (url, client):
+            return [chunk async for chunk in upstream.stream(client, url, "", {})]
 
-    assert asyncio.run(run()) == (False, False)
+    assert asyncio.run(run()) == [{"é": 1}, {"a": 2}]
+
+
+def test_proxies_of_the_environment_are_not_asked_and_redirects_not_followed(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:1")
+
+    async def answer(request):
+        raise web.HTTPFound("/elsewhere")
+
+    with pytest.raises(LostError, match="not JSON"):
+        _post(answer)
