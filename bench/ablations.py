@@ -52,13 +52,12 @@ def factory(*arguments: str) -> None:
         raise RuntimeError(f"factory {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
 
 
-def accuracy(model: Path, questions: Path, *options: str) -> dict[str, float]:
-    """Return the share of right answers by the place they come from, in percent."""
-    scores = model.parent / "scores.json"
-    factory("evaluate", str(model), "--questions", str(questions), "--json", str(scores), *options)
-    return {
-        score["mode"]: 100 * score["accuracy"] for score in json.loads(scores.read_text(encoding="utf-8"))
-    }
+def accuracy(adapter: Path, questions: Path, *options: str) -> dict[str, float]:
+    """Return the share of an adapter's answers that are right, from memory and with a passage, in percent."""
+    kept = adapter.with_name("scores.json")
+    factory("evaluate", str(adapter), "--questions", str(questions), "--json", str(kept), *options)
+    scores = json.loads(kept.read_text(encoding="utf-8"))
+    return {score["method"]: 100 * score["accuracy"] for score in scores if score["model"] == adapter.name}
 
 
 def measure(variant: str, epochs: int) -> dict[str, Any]:

@@ -78,10 +78,9 @@ def evaluate_model(
     """Return a model's scores on a question file, and with retrieval from a chunks folder if one is named.
 
     An adapter is shown beside its base, a bundle's file beside base and adapter, those of a bundle with what is left
-    where they decline. With retrieval answer base and
-    adapter where there are these, else the model itself. Without a file, the bundled general questions are asked.
-    A judge compares the adapter's replies, else the model's, with those of the base with retrieval if there are any,
-    else the base's.
+    where they decline. With retrieval answer base and adapter where there are these, else the model itself. Without a
+    file, the bundled general questions are asked. A judge compares the adapter's replies, else the model's, with those
+    of the base with retrieval if there are any, else the base's.
     Everything is found and checked before the first question; a judge that fails later leaves the scores as they are.
 
     Raises:

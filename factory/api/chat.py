@@ -29,26 +29,26 @@ def chat_body(model: ServedModel, request: ChatRequest) -> dict[str, Any]:
     if model.system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": model.system})
     given = request.settings()
-    if unread_fields(model, request):
+    if request.tools and not _has_place_for_tools(model, request):
         given = {name: value for name, value in given.items() if name not in TOOL_FIELDS}
     return {"messages": messages} | _settings(model, given)
 
 
-def unread_fields(model: ServedModel, request: ChatRequest) -> list[str]:
-    """Return the fields that the model has no use for: tools, where its chat template has no place for them.
+def _has_place_for_tools(model: ServedModel, request: ChatRequest) -> bool:
+    """Tell whether the model's chat template has a place for tools; an endpoint's is not known, and taken to have.
 
     Raises:
-        RequestError: a tool must be called.
+        RequestError: it has none, and a tool must be called.
     """
-    if not request.tools or model.vocabulary is None or re.search(r"\btools\b", model.vocabulary.template):
-        return []
+    if model.vocabulary is None or re.search(r"\btools\b", model.vocabulary.template):
+        return True
     if request.tool_choice not in (None, "auto", "none"):
         raise RequestError(
             f"{model.id} cannot call tools, its chat template has no place for them: leave out `tool_choice`, or "
             "serve a bundle made from a base that knows tools",
             param="tool_choice",
         )
-    return ["tools"]
+    return False
 
 
 def completion_body(model: ServedModel, request: CompletionRequest) -> dict[str, Any]:

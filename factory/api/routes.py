@@ -91,8 +91,10 @@ class _Handlers:
     async def chat_completions(self, request: Request) -> Response:
         asked, ignored = schema.read(schema.ChatRequest, schema.parse_json(await _read_body(request)))
         model = self._router.find(asked.model)
-        ignored = sorted({*ignored, *chat.unread_fields(model, asked)})
-        job = _Job(self._router, request, "chat/completions", model, chat.chat_body(model, asked), ignored)
+        body = chat.chat_body(model, asked)
+        if asked.tools and "tools" not in body:  # the model has no place for them
+            ignored = sorted({*ignored, "tools"})
+        job = _Job(self._router, request, "chat/completions", model, body, ignored)
         return await (job.stream(asked.wants_usage) if asked.stream else job.whole())
 
     async def completions(self, request: Request) -> Response:

@@ -26,7 +26,7 @@ SCHEMA = (
     turn TEXT NOT NULL REFERENCES turns ON DELETE CASCADE, response_id TEXT NOT NULL, pane INTEGER NOT NULL,
     model TEXT NOT NULL, identity TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, ttft_s REAL,
     tokens_per_s REAL, prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, error TEXT,
-    instead_of TEXT NOT NULL DEFAULT '', settings TEXT NOT NULL DEFAULT '{}', sent TEXT NOT NULL DEFAULT '[]',
+    instead_of TEXT NOT NULL, settings TEXT NOT NULL, sent TEXT NOT NULL,
     UNIQUE (turn, response_id))""",
     "CREATE INDEX answers_by_id ON answers (response_id)",
     "CREATE TABLE votes (a TEXT NOT NULL, b TEXT NOT NULL, winner TEXT NOT NULL, created REAL NOT NULL)",
@@ -34,14 +34,6 @@ SCHEMA = (
     """CREATE TABLE feedback (
     response_id TEXT PRIMARY KEY, thumb TEXT, tags TEXT NOT NULL, gold TEXT, created REAL NOT NULL)""",
 )
-# What a file of an older version lacks. What its answers were drawn with is not known.
-ADDED = {
-    1: (
-        "ALTER TABLE answers ADD COLUMN instead_of TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE answers ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
-        "ALTER TABLE answers ADD COLUMN sent TEXT NOT NULL DEFAULT '[]'",
-    ),
-}
 
 
 class Database:
@@ -51,7 +43,7 @@ class Database:
         """Open the file; one that is made can be read by its owner alone.
 
         Raises:
-            ArtifactError: the file is something else, or a newer program wrote it.
+            ArtifactError: the file is something else, or another version of the program wrote it.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -76,20 +68,16 @@ class Database:
     def _prepare(self, path: Path) -> None:
         with self.changing():
             version = self.read("PRAGMA user_version")[0][0]
-            if version > SCHEMA_VERSION:
+            if version not in (0, SCHEMA_VERSION):
                 raise ArtifactError(
-                    f"{str(path)!r} has schema version {version}, this program knows {SCHEMA_VERSION}: "
-                    "update the program, or name another file"
+                    f"{str(path)!r} has schema version {version}, this program knows {SCHEMA_VERSION} alone: "
+                    "move it away, or take the program that wrote it"
                 )
             if version == 0:
                 if self.read("SELECT 1 FROM sqlite_master"):
                     raise ArtifactError(f"{str(path)!r} is another program's database: name another file")
                 for statement in SCHEMA:
                     self.run(statement)
-            for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
-                for statement in ADDED[older]:
-                    self.run(statement)
-            if version != SCHEMA_VERSION:
                 self.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ LONGEST_QUESTION = 4000
 MAX_SEED = 2**31 - 1
 NOTE = "note"
 LONGEST_LAST_WORD_S = 3.0
-ARRIVAL_S = 0.3  # the page takes each event's messages in turn, but not those of two events
+ARRIVAL_S = 0.3  # in which an event's last message was seen to come to the page after a later event's first
 UNDER_WAY = "…"  # what every line ends with that says that an answer is being given
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 

@@ -1,5 +1,6 @@
 """Clients that leave, engines that are slow, bodies that do not come: nothing is left running, nobody waits forever."""
 
+import asyncio
 import json
 import socket
 import time
@@ -7,11 +8,13 @@ import time
 import pytest
 
 from factory.api import routes
-from tests.api.served import ASKED, KEY, chunk, drips, events, fake_engine
+from factory.api.routes import build_api
+from tests.api.served import ASKED, KEY, FakeUpstream, chunk, drips, events, fake_engine, fake_router
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "slow", "messages": list(ASKED)}
 STREAM = BODY | {"stream": True}
+USAGE = {"stream_options": {"include_usage": True}}
 
 
 def _wait(until, seconds=5.0):
@@ -117,3 +120,33 @@ def test_an_empty_stream_is_an_error_with_a_status_of_its_own():
         answer = http.post(CHAT, json=STREAM)
     assert answer.status_code == 503
     assert "empty answer" in answer.json()["error"]["message"]
+
+
+def test_an_event_without_text_goes_out_with_the_next_one():
+    def answers(handler, body):
+        handler.begin(kind="text/event-stream")
+        for delta, reason in (({"role": "assistant"}, None), ({"content": "one"}, None), ({}, "stop")):
+            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+            handler.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        usage = {"choices": [], "usage": {"completion_tokens": 1}}
+        handler.wfile.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
+
+    sent = []
+
+    async def ask(router):
+        bodies = [{"type": "http.request", "body": json.dumps(STREAM | USAGE).encode()}]
+
+        async def receive():
+            return bodies.pop() if bodies else await asyncio.Event().wait()
+
+        async def send(event):
+            if event.get("body"):
+                sent.append(event["body"].decode().count("data: "))
+
+        scope = {"type": "http", "method": "POST", "path": CHAT, "query_string": b"", "headers": []}
+        await build_api(router)(scope, receive, send)
+        await router.close()
+
+    with FakeUpstream(answers) as engine:
+        asyncio.run(ask(fake_router(engine.url)))
+    assert sent == [2, 3]
