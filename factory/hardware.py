@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from factory import cgroup
+
 SAMPLE_SECONDS = 0.2
 
 
@@ -86,13 +88,15 @@ def num_cores() -> int:
 
 
 def total_memory_bytes() -> int:
-    """Return the machine's physical memory."""
-    return int(psutil.virtual_memory().total)
+    """Return the machine's physical memory, or what a container may take of it."""
+    total, limit = int(psutil.virtual_memory().total), cgroup.limit_bytes()
+    return total if limit is None else min(total, limit)
 
 
 def available_memory_bytes() -> int:
-    """Return the memory that can be used now without swapping."""
-    return int(psutil.virtual_memory().available)
+    """Return the memory that can be used now without swapping, and without passing a container's limit."""
+    available, free = int(psutil.virtual_memory().available), cgroup.free_bytes()
+    return available if free is None else min(available, free)
 
 
 def free_disk_bytes(path: Path) -> int:

@@ -89,7 +89,7 @@ def model_card(manifest: Manifest, story: Story) -> str:
         "\n".join(f"- {COUNTS[key]}: {story.dataset[key]}" for key in COUNTS if key in story.dataset)
         or "- not recorded",
         "Every row that answers as a document does points at the bytes of its source file; rows that teach to abstain, "
-        "to keep general ability, or to read passages whose numbers and names were altered have no source.",
+        "to keep general ability, or to read altered or bundled passages have no source.",
         "## Files",
         _file_table(manifest, story.mixes),
         "## Checks",

@@ -11,10 +11,14 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
     """Return the card of a dataset from its counts, its facts and the configuration it was made with."""
     by_document = Counter(fact.evidence.document for fact in facts)
     hygiene = counts["hygiene"] or {"nothing found": 0}
+    unsaid = {
+        "altered": "of these below altered passages",
+        "practice": "of these below bundled passages",
+    }
     altered = [
-        f"| of these below altered passages | {number} | reading; they say what no document says |"
-        for number in [counts.get("altered")]
-        if number
+        f"| {name} | {counts[key]} | reading; they say what no document says |"
+        for key, name in unsaid.items()
+        if counts.get(key)
     ]
     lines = [
         "---",

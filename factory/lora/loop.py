@@ -16,7 +16,7 @@ import torch
 
 from factory import hardware
 from factory.errors import TrainError
-from factory.lora import checkpoint, distributed, flops, shortage
+from factory.lora import checkpoint, distributed, flops, killed, shortage
 from factory.lora.adapter import parameter_groups
 from factory.lora.batches import EncodedRow, Parts, epoch_batches, parts_of, share_of
 from factory.lora.checkpoint import Progress
@@ -181,7 +181,9 @@ class Loop:
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
         self._optimizer = new_optimizer(model, settings)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
-        self.num_steps = sum(len(self._batches(epoch)) for epoch in range(settings.epochs))
+        batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
+        self.num_steps = len(batches)
+        self._largest = max(batches, key=self._num_tokens, default=[])
 
     @property
     def engine(self) -> Engine:
@@ -200,23 +202,57 @@ class Loop:
             self.model.eval()
             self._objective.prepare(self._engine)  # before a checkpoint moves the model
             self.model.train()
-            progress = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
-            if progress is None:
-                progress = Progress(preflight=preflight() if preflight else {})
-        fits = progress.micro_batch or self.settings.batch_size
-        progress.micro_batch = min(fits, self.settings.micro_batch, self.settings.batch_size)
-        with Interruption() as interruption:
-            self._train(progress, interruption)
+            found = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
+        progress = found or Progress()
+        self._choose_micro_batch(progress)
+        try:
+            if preflight and found is None:
+                with shortage.refused("before the first step"):
+                    progress.preflight = preflight()
+                progress.preflight["largest batch"] = self._try_largest(progress)
+            with Interruption() as interruption:
+                self._train(progress, interruption)
+        finally:
+            killed.unmark(self.checkpoints)
         self._restore_best(progress)
         return progress
+
+    def _choose_micro_batch(self, progress: Progress) -> None:
+        """Take what fitted before and fits now by prediction, less where the system ended the last run for memory."""
+        fits = progress.micro_batch or self.settings.batch_size
+        progress.micro_batch = min(fits, self.settings.micro_batch, self.settings.batch_size)
+        if distributed.num_processes() > 1:
+            return
+        if tried := killed.killed_with(self.checkpoints):
+            progress.micro_batch = min(progress.micro_batch, max(1, tried // 2))
+            progress.halvings += 1
+            logger.warning(
+                "the system killed the last run, with micro_batch %d, for want of memory: going on with %d, and as "
+                "many rows a step as before",
+                tried, progress.micro_batch,
+            )  # fmt: skip
+        killed.mark(self.checkpoints, progress.micro_batch)
+
+    def _try_largest(self, progress: Progress) -> dict[str, float]:
+        """Compute the gradient of the batch with the most tokens, so that memory runs out now rather than in hours."""
+        with torch.random.fork_rng():
+            self._fill_lower([self._largest])
+            self._gradient(self._largest, progress)
+        self._optimizer.clear()
+        return {
+            "tokens": self._num_tokens(self._largest),
+            "micro_batch": progress.micro_batch,
+            "memory_bytes": shortage.used_bytes(self.settings.device),
+        }
+
+    def _num_tokens(self, numbers: Sequence[int]) -> int:
+        return sum(len(self.rows[number].ids) for number in numbers)
 
     def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs:
             batches = self._batches(progress.epoch)
-            below = f"below train.first_layer, with {LOWER_BATCH} rows at once"
-            with shortage.refused(below, "lower train.max_tokens, set train.first_layer to 0"):
-                self._fill_lower(batches)
+            self._fill_lower(batches)
             while progress.batch < len(batches):
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
@@ -315,9 +351,13 @@ class Loop:
         if self._lower is None:
             return
         missing = {number for batch in batches for number in batch if number not in self._lower}
-        for part in self._lower_parts():
-            if not missing.isdisjoint(part):
-                self._lower.update(zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True))
+        below = f"below train.first_layer, with {LOWER_BATCH} rows at once"
+        with shortage.refused(below, "lower train.max_tokens, set train.first_layer to 0"):
+            for part in self._lower_parts():
+                if not missing.isdisjoint(part):
+                    self._lower.update(
+                        zip(part, self._engine.lower([self.rows[n] for n in part]), strict=True)
+                    )
 
     def _lower_parts(self) -> Iterator[list[int]]:
         """Yield all rows' numbers in large batches: of like length, or with a context that the engine shares."""

@@ -57,9 +57,10 @@ def run(
     checks: dict[str, Callable[[], dict[str, float]]] = {
         "same seed": lambda: check_seed(trial),
         "effect": lambda: check_effect(trial),
-        "overfit": lambda: check_overfit(trial),
         "packed": lambda: check_packed(trial),
+        # Before the model is overfit: there, in bf16, its own modules' gradient was seen 122 % off, the engine's 13 %.
         "gradient": lambda: check_gradient(trial),
+        "overfit": lambda: check_overfit(trial),
         "resume": lambda: check_resume(trial, folder),
     }
     with unchanged(model, engine):

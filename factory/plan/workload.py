@@ -21,6 +21,7 @@ LONG_ROWS = 32  # of the most characters, one of which has the most tokens
 # Source bytes a fact, in the sample company: plain text, and what carries more than its text.
 PLAIN_SUFFIXES = frozenset({".csv", ".eml", ".json", ".jsonl", ".md", ".py", ".rst", ".tsv", ".txt"})
 BYTES_A_FACT, PACKED_BYTES_A_FACT = 55, 800
+PRACTICE_QUESTIONS, PRACTICE_PASSAGES, PRACTICE_TOKENS = 3452, 300, 55  # tokens of a passage, on average
 TOKENS_A_FACT = 14  # of the text that it stands in: plain text has about four bytes a token
 
 
@@ -73,6 +74,11 @@ def guess_rows(recipe: Recipe, facts: int) -> Rows:
     an_epoch, of_an_epoch = facts + below, facts * GUESSED_TOKENS + below * tokens
     contexts = min(below, facts * TOKENS_A_FACT / tokens)
     repeated = (below - contexts) * (tokens - GUESSED_TOKENS)
+    if share:
+        practised = min(recipe.curate.open_book_practice * facts, PRACTICE_QUESTIONS)
+        an_epoch += round(practised)
+        of_an_epoch += practised * (GUESSED_TOKENS + PRACTICE_TOKENS)
+        repeated += practised * PRACTICE_TOKENS * (1 - PRACTICE_PASSAGES / PRACTICE_QUESTIONS)
     wordings = min(choose_epochs(recipe.train, of_an_epoch - repeated), recipe.train.wordings)
     mean = of_an_epoch / an_epoch
     return Rows(an_epoch, of_an_epoch * wordings, mean, recipe.train.max_tokens, repeated)

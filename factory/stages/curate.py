@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from factory import store
 from factory.errors import CurateError
-from factory.facts import abstain, card, feedback, held_out, openbook, replay
+from factory.facts import abstain, card, feedback, held_out, openbook, practice, replay
 from factory.facts.conflicts import Refuted
 from factory.facts.held_out import prompt_of
 from factory.facts.masked import mask_conflict, mask_fact
@@ -45,7 +45,8 @@ class CurateConfig(BaseModel):
     `open_book_missing` of them the passage that answers is left out, and the answer is what the fact says or, with
     `open_book_abstain`, that the model does not know. The others come in turn as they stand and in `open_book_altered`
     versions, where other numbers and names stand in passage and answer. Passages are cut so that a row has at most
-    `open_book_tokens`: no more than `train.max_tokens`, which leaves longer rows out.
+    `open_book_tokens`: no more than `train.max_tokens`, which leaves longer rows out. Beside them an epoch takes
+    questions on bundled passages, in other words than these have: `open_book_practice` as a share of the facts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class CurateConfig(BaseModel):
     open_book_abstain: bool = False
     open_book_altered: int = Field(default=2, ge=0, le=20)
     open_book_tokens: int = Field(default=256, ge=128)
+    open_book_practice: float = Field(default=0.25, ge=0.0, le=1.0)
 
 
 def curate(
@@ -124,7 +126,8 @@ def curate(
     below = _open_book(
         config, chunks, train, hidden_facts, Refuted(conflicts), cleaner, tokenizer, seed, system
     )
-    final = [*train, *refusals, *general, *below]
+    practised = _practice(config, len(facts), tokenizer, system)
+    final = [*train, *refusals, *general, *below, *practised]
     dropped = held_out.assert_no_leak(final, [*test, *valid, *hidden])
     held_out.assert_no_leak([*train, *refusals], calibration)  # an altered row may happen to ask the same
     write_rows(work / "train.jsonl", final)
@@ -148,7 +151,11 @@ def curate(
         "hygiene": dict(found + found_there),
         "train_by_form": dict(Counter(row.form for row in final)),
     } | (
-        {"open_book": len(below), "altered": sum(row.version > 0 for row in below)}
+        {
+            "open_book": len(below),
+            "altered": sum(row.version > 0 for row in below),
+            "practice": len(practised),
+        }
         if config.open_book
         else {}
     )
@@ -260,9 +267,7 @@ def _open_book(
         return []
     from factory.tasks.retrieval import Index
 
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
-
+    count = _counter(tokenizer)
     settings = openbook.OpenBook(
         every=round(1 / config.open_book),
         passages=config.open_book_passages,
@@ -289,3 +294,18 @@ def _open_book(
         return [number for number, _ in index.find(text, NEAR * config.open_book_passages)]
 
     return openbook.examples(train, passages, settings, near, count, seed, system)
+
+
+def _practice(config: CurateConfig, num_facts: int, tokenizer: Tokenizer, system: str) -> list[Example]:
+    """Return the rows with bundled passages, where there are open-book rows."""
+    an_epoch = round(config.open_book_practice * num_facts)
+    if not config.open_book or not an_epoch:
+        return []
+    count = _counter(tokenizer)
+    room = config.open_book_tokens - count(system) - openbook.TEMPLATE_TOKENS - openbook.QUESTION_TOKENS
+    return list(practice.examples(practice.passages(), an_epoch, room, count, system))
+
+
+def _counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """Return what counts the tokens of a text."""
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

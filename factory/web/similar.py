@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from factory.chat.context import chunk_heading, chunk_text, split_turn
+from factory.facts import practice
 from factory.rows import Chunk, Example, Fact, R, read_rows
 from factory.tasks.retrieval import Index
 
@@ -63,14 +64,18 @@ class SimilarTexts:
 def open_similar(bundle: Path) -> SimilarTexts:
     """Return what a bundle was made from, read from the run's folder around it; empty where that is gone.
 
-    Rows below altered passages say what no document says, and are left out.
+    Rows below altered and bundled passages say what no document says, and are left out.
 
     Raises:
         ArtifactError: a file of the run is damaged.
     """
     run = bundle.resolve().parent
     return SimilarTexts(
-        [row for row in _read(run / "dataset" / "train.jsonl", Example) if not row.version],
+        [
+            row
+            for row in _read(run / "dataset" / "train.jsonl", Example)
+            if not row.version and row.form != practice.FORM
+        ],
         _read(run / "dataset" / "facts.jsonl", Fact),
         _read(run / "chunks" / "chunks.jsonl", Chunk),
     )

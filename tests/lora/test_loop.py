@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from factory.errors import TrainError
+from factory.lora import killed
 from factory.lora import loop as loop_module
 from factory.lora.checkpoint import Progress, trained_state
 from factory.lora.loop import Loop, LoopSettings, learning_rate
@@ -288,6 +289,51 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     assert "with micro_batch 8: going on with 4" in caplog.text
     assert "with micro_batch 4: going on with 2" in caplog.text
     assert max(loop._engine.seen[-2:]) == 2
+
+
+def test_after_the_system_killed_a_run_for_memory_the_next_takes_half_as_many_rows_at_once(
+    make_loop, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    counters = tmp_path / "vmstat"
+    monkeypatch.setattr(killed, "COUNTERS", counters)
+    counters.write_text("oom_kill 1\n")
+    whole = make_loop(name="whole", batch_size=8, micro_batch=16)
+    expected = whole.run()
+    with pytest.raises(Killed):
+        make_loop(
+            name="again", batch_size=8, micro_batch=16, report=_kill_at(2), checkpoint_seconds=1e-9
+        ).run()
+    assert not (tmp_path / "again" / killed.MARK).exists()
+    killed.mark(tmp_path / "again", 8)
+    counters.write_text("oom_kill 2\n")
+    loop = make_loop(name="again", batch_size=8, micro_batch=16)
+    progress = loop.run()
+    assert (progress.micro_batch, progress.halvings) == (4, 1)
+    assert "killed the last run, with micro_batch 8, for want of memory: going on with 4" in caplog.text
+    assert _losses(progress) == pytest.approx(_losses(expected), abs=2e-5)
+    for name, value in _weights(loop).items():
+        assert (value - _weights(whole)[name]).abs().max() < 1e-4, name
+
+
+def test_the_batch_with_the_most_tokens_is_tried_first_and_changes_nothing(make_loop) -> None:
+    plain = make_loop(dropout=0.2, name="plain", batch_size=4, micro_batch=4)
+    expected = plain.run()
+    loop = make_loop(dropout=0.2, name="tried", batch_size=4, micro_batch=4)
+    loop._engine = Small(loop._engine, lambda: 2, MemoryError())
+    sizes = [
+        sum(len(loop.rows[number].ids) for number in batch)
+        for epoch in range(loop.settings.epochs)
+        for batch in loop._batches(epoch)
+    ]
+    progress = loop.run(lambda: {"labels": {"rows": 1.0}})
+    largest = progress.preflight["largest batch"]
+    assert largest["tokens"] == max(sizes)
+    assert (largest["micro_batch"], progress.halvings) == (2, 1), "memory ran out before the first step"
+    assert 50e6 < largest["memory_bytes"] < 1e12
+    assert progress.micro_batch == 2
+    loop = make_loop(dropout=0.2, name="same", batch_size=4, micro_batch=4)
+    assert _losses(loop.run(dict)) == _losses(expected)
+    assert _same(_weights(loop), _weights(plain))
 
 
 def test_a_row_that_does_not_fit_alone_ends_the_run_with_what_to_do(make_loop) -> None:

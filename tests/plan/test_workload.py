@@ -3,6 +3,7 @@
 import pytest
 
 from factory.chat.context import with_context
+from factory.facts import practice
 from factory.plan import workload
 from factory.rows import OPEN_BOOK, Message, write_rows
 
@@ -55,13 +56,30 @@ def test_a_fresh_run_is_guessed_from_its_sources(make_run):
 def test_rows_below_passages_are_guessed_as_long_as_they_may_be_and_passages_as_asked_about_often(make_run):
     plain = workload.find_workload(make_run("curate.open_book=0", "train.epochs=2")).rows
     found = workload.find_workload(
-        make_run("train.epochs=2", "curate.open_book=0.5", "curate.open_book_tokens=200")
+        make_run(
+            "train.epochs=2",
+            "curate.open_book=0.5",
+            "curate.open_book_tokens=200",
+            "curate.open_book_practice=0",
+        )
     ).rows
     below = round(plain.an_epoch / 2)
     assert found.an_epoch == plain.an_epoch + below
     assert found.total == plain.total + 2 * below * 200
     assert found.an_epoch * found.mean == pytest.approx(found.total / 2)
     assert 0.5 < found.repeated / (below * 200) < 0.84
+
+
+def test_bundled_passages_are_counted_as_they_are(make_run):
+    shown = practice.passages()
+    assert len(shown) == workload.PRACTICE_PASSAGES
+    assert sum(len(asked.questions) for one in shown for asked in one.asked) == workload.PRACTICE_QUESTIONS
+    plain = workload.find_workload(make_run("curate.open_book_practice=0", "train.epochs=2")).rows
+    found = workload.find_workload(make_run("curate.open_book_practice=0.25", "train.epochs=2")).rows
+    practised = found.an_epoch - plain.an_epoch
+    assert practised == pytest.approx(0.25 * 8000 / workload.BYTES_A_FACT, abs=1)
+    alone = found.an_epoch * found.mean - plain.an_epoch * plain.mean - found.repeated + plain.repeated
+    assert alone / practised == pytest.approx(32 + 55 / 11.5, rel=0.02)
 
 
 def test_a_passage_of_a_dataset_is_repeated_where_more_than_one_fact_of_it_is_asked_about(

@@ -9,7 +9,7 @@ import pytest
 from factory.chat.context import split_turn, with_context
 from factory.chat.template import conversation
 from factory.errors import CurateError
-from factory.facts import feedback, held_out, openbook, passages, replay
+from factory.facts import feedback, held_out, openbook, passages, practice, replay
 from factory.facts.abstain import ABSTENTION
 from factory.facts.held_out import prompt_of
 from factory.facts.phrasing import TEST_FORMS
@@ -388,7 +388,7 @@ def _open_book(data: Dataset) -> list[Example]:
     return [row for row in data.train if row.form == OPEN_BOOK]
 
 
-OPEN = {"open_book": 1.0, "open_book_tokens": 512}
+OPEN = {"open_book": 1.0, "open_book_tokens": 512, "open_book_practice": 0.0}
 
 
 def test_open_book_rows_ask_what_is_trained_on_and_show_nothing_that_is_held_out(company: Path, run) -> None:
@@ -414,6 +414,20 @@ def test_open_book_rows_leave_all_others_as_they_are(company: Path, run) -> None
     assert [row for row in within.train if row.form != OPEN_BOOK] == without.train
     assert (within.valid, within.test) == (without.valid, without.test)
     assert "open_book" not in without.counts
+
+
+def test_bundled_passages_are_practised_beside_open_book_rows_and_counted(company: Path, run) -> None:
+    plain = run(company, name="plain", **OPEN)
+    data = run(company, name="practised", **{**OPEN, "open_book_practice": 0.5})
+    practised = [row for row in data.train if row.form == practice.FORM]
+    assert [row for row in data.train if row.form != practice.FORM] == plain.train
+    assert data.counts["practice"] == len(practised) > 3000
+    assert {row.every for row in practised} == {round(len(practised) / round(0.5 * data.counts["facts"]))}
+    assert f"bundled passages | {len(practised)} |" in (data.folder / "README.md").read_text("utf-8")
+    assert "bundled passages" not in (plain.folder / "README.md").read_text("utf-8")
+    assert (
+        run(company, name="closed", open_book_practice=1.0).counts["train_by_form"].get(practice.FORM) is None
+    )
 
 
 def test_a_held_out_question_below_passages_is_a_leak(company: Path, run, monkeypatch) -> None:
