@@ -60,7 +60,7 @@ def run(
         "overfit": lambda: check_overfit(trial),
         "packed": lambda: check_packed(trial),
     }
-    # Apart: in a model that one row has overfit, its modules' own gradient in bf16 was seen 122 % off, the engine's 13 %.
+    # Apart: in a model that one row has overfit, its modules' gradient in bf16 was seen 122 % off, the engine's 13 %.
     exact: dict[str, Callable[[], dict[str, float]]] = {
         "gradient": lambda: check_gradient(trial),
         "resume": lambda: check_resume(trial, folder),
