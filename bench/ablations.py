@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rows that retell the documents": ("synthesize.passages=true",),
     "no passages above questions": ("curate.open_book=0",),
     "passages as they stand only": ("curate.open_book_altered=0",),
+    "no bundled passages": ("curate.open_book_practice=0",),
     "no general questions": ("curate.replay=0",),
     "a third of the loss from the base with the evidence in its prompt": ("train.distill=0.33",),
     "rank 16": ("train.rank=16",),

@@ -45,7 +45,8 @@ def _folders() -> Iterator[tuple[Path, str]]:
     except OSError:
         return
     for line in lines:
-        number, controllers, path = line.split(":", 2)
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if number == "0":
             root, version = ROOT, "v2"
         elif "memory" in controllers.split(","):

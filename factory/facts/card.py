@@ -11,13 +11,9 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
     """Return the card of a dataset from its counts, its facts and the configuration it was made with."""
     by_document = Counter(fact.evidence.document for fact in facts)
     hygiene = counts["hygiene"] or {"nothing found": 0}
-    unsaid = {
-        "altered": "of these below altered passages",
-        "practice": "of these below bundled passages",
-    }
-    altered = [
-        f"| {name} | {counts[key]} | reading; they say what no document says |"
-        for key, name in unsaid.items()
+    unsaid = [
+        f"| of these below {kind} passages | {counts[key]} | reading; they say what no document says |"
+        for key, kind in (("altered", "altered"), ("practice", "bundled"))
         if counts.get(key)
     ]
     lines = [
@@ -34,7 +30,7 @@ def dataset_card(counts: dict[str, Any], facts: Iterable[Fact], config: dict[str
         "| split | rows | what it shows |",
         "| --- | --- | --- |",
         f"| train | {counts['train']} | {counts['abstain']} of them teach to abstain |",
-        *altered,
+        *unsaid,
         f"| valid | {counts['valid']} | recall during training, unseen phrasing |",
         f"| calibration | {counts['calibration']} | how sure is sure enough |",
         f"| test, unseen phrasing | {counts['unseen_phrasing']} | recall |",

@@ -65,9 +65,9 @@ class OpenBook:
     max_tokens: int
 
 
-def room_for_passages(settings: OpenBook, system_tokens: int) -> int:
-    """Return how many tokens of a row passages may take."""
-    return settings.max_tokens - system_tokens - TEMPLATE_TOKENS - QUESTION_TOKENS
+def room_for_passages(max_tokens: int, system_tokens: int) -> int:
+    """Return how many tokens of a row of at most `max_tokens` passages may take."""
+    return max_tokens - system_tokens - TEMPLATE_TOKENS - QUESTION_TOKENS
 
 
 def cut_passages(
@@ -168,7 +168,7 @@ def examples(
     """
     asked = _by_passage([row for row in rows if len(row.facts) == 1], passages)
     alternatives = Alternatives(_answer(row) for same in asked.values() for row in same)
-    room = room_for_passages(settings, count(system))
+    room = room_for_passages(settings.max_tokens, count(system))
     made: list[Example] = []
     for number in sorted(asked):
         questions = " ".join(row.messages[-2].content for row in asked[number])

@@ -225,7 +225,7 @@ class Loop:
             return
         if tried := killed.killed_with(self.checkpoints):
             progress.micro_batch = min(progress.micro_batch, max(1, tried // 2))
-            progress.halvings += 1
+            progress.halvings += tried > 1
             logger.warning(
                 "the system killed the last run, with micro_batch %d, for want of memory: going on with %d, and as "
                 "many rows a step as before",

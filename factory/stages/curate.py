@@ -276,7 +276,7 @@ def _open_book(
         abstain=config.open_book_abstain,
         max_tokens=config.open_book_tokens,
     )
-    room = openbook.room_for_passages(settings, count(system))
+    room = openbook.room_for_passages(config.open_book_tokens, count(system))
     if room < openbook.MIN_PASSAGE_TOKENS:
         raise CurateError(
             f"A row with passages would have room for {room} tokens of them, and takes {openbook.MIN_PASSAGE_TOKENS}: "
@@ -302,7 +302,7 @@ def _practice(config: CurateConfig, num_facts: int, tokenizer: Tokenizer, system
     if not config.open_book or not an_epoch:
         return []
     count = _counter(tokenizer)
-    room = config.open_book_tokens - count(system) - openbook.TEMPLATE_TOKENS - openbook.QUESTION_TOKENS
+    room = openbook.room_for_passages(config.open_book_tokens, count(system))
     return list(practice.examples(practice.passages(), an_epoch, room, count, system))
 
 

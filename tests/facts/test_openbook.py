@@ -132,7 +132,7 @@ def test_rows_keep_the_budget_by_fewer_passages_and_then_are_left_out() -> None:
             assert sum(count_words(message.content) for message in row.messages) + 24 <= limit
     long = make_examples(FACTS[0], {"tell": "word " * 60 + "TD-0?"})
     assert make(rows=long, max_tokens=100) == []
-    assert room_for_passages(SETTINGS, 10) == 200 - 10 - 24 - 48
+    assert room_for_passages(SETTINGS.max_tokens, 10) == 200 - 10 - 24 - 48
 
 
 def test_rows_without_evidence_without_a_fact_or_with_an_answer_that_no_passage_holds_have_no_such_form() -> (
