@@ -19,7 +19,8 @@ from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import IGNORED, EncodedRow, num_labels
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine
-from factory.lora.loop import Findings, LoopSettings
+from factory.lora.loop import Findings
+from factory.lora.settings import LoopSettings
 from factory.lora.trial import Trial, short_rows, unchanged
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 from factory.lora import checkpoint
 from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
 from factory.lora.engine import Engine
-from factory.lora.loop import LoopSettings, accumulate, new_optimizer
+from factory.lora.loop import accumulate, new_optimizer
 from factory.lora.objectives import CrossEntropy
 from factory.lora.optimizer import Optimizer
+from factory.lora.settings import LoopSettings
 from factory.lora.step import autocast
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both

@@ -16,7 +16,8 @@ from factory.errors import FactoryError
 from factory.lora import attach, fit, memory
 from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import EncodedRow
-from factory.lora.loop import Loop, LoopSettings
+from factory.lora.loop import Loop
+from factory.lora.settings import LoopSettings
 from factory.recipe import Recipe
 from factory.rows import Message
 from factory.stages.train import open_model

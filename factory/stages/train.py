@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from factory.lora.checkpoint import Progress as Steps
     from factory.lora.engine import Engine
     from factory.lora.fit import Choice
-    from factory.lora.loop import LoopSettings
     from factory.lora.memory import Load, Setup
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
+    from factory.lora.settings import LoopSettings
 
 logger = logging.getLogger(__name__)
 CODE_VERSION = 4
@@ -77,8 +77,9 @@ def train(
     """
     from factory.lora import adapter, attach, batches, distributed, documents, fit, preflight, recall
     from factory.lora.curves import Curves, following
-    from factory.lora.loop import Loop, LoopSettings
+    from factory.lora.loop import Loop
     from factory.lora.memory import load_of
+    from factory.lora.settings import LoopSettings
     from factory.lora.setup import setup_of
 
     rows = list(read_rows(dataset / "train.jsonl", Example))

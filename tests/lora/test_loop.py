@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from factory.errors import TrainError
 from factory.lora import killed
 from factory.lora import loop as loop_module
 from factory.lora.checkpoint import Progress, trained_state
-from factory.lora.loop import Loop, LoopSettings, learning_rate
+from factory.lora.loop import Loop
+from factory.lora.settings import LoopSettings
 
 SETTINGS = LoopSettings(
     epochs=3,
@@ -233,16 +233,6 @@ def test_a_loss_that_rises_from_epoch_to_epoch_is_said(make_loop, monkeypatch, c
         "from 4.00 in the first epoch to 4.20 in epoch 3: lower train.learning_rate" in caplog.text
     ) is said
     assert ("the loss rose" in caplog.text) is said
-
-
-def test_the_learning_rate_rises_then_falls_to_a_fiftieth() -> None:
-    settings = replace(SETTINGS, learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(settings, step, 100) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == rates[10] == pytest.approx(1.0)
-    assert all(one >= other for one, other in pairwise(rates[9:]))
-    assert rates[-1] == pytest.approx(0.02)
-    assert learning_rate(replace(settings, warmup=0.0), 0, 0) == 1.0
 
 
 class Small:
