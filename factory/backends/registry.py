@@ -17,7 +17,8 @@ class TeacherConfig(BaseModel):
     """A model that rewords questions: either a file `gguf` or an endpoint `url` with the name of a `model`.
 
     `key_env` names the environment variable that holds the endpoint's key; the key itself never stands in a
-    recipe. `rewordings` is how many further wordings are asked for per fact.
+    recipe. `rewordings` is how many further wordings are asked for per fact; each is then asked twice, with the
+    evidence above it and without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,5 +1,9 @@
 """More wordings of questions from a teacher model: asked for, checked, remembered. It gives no answers.
 
+A wording is kept when it stands alone, is no copy of a test question, and the teacher itself, asked it with the
+evidence, finds the answer, and without the evidence does not: else it asks for something else, or for what a model
+knows anyway.
+
 What is masked by default (secrets, cards, accounts, ids) is masked before a teacher sees a text: it may be elsewhere.
 """
 
@@ -9,6 +13,7 @@ from pathlib import Path
 
 from factory import store
 from factory.chat.backend import ChatBackend
+from factory.chat.context import with_context
 from factory.facts.extract import Draft
 from factory.facts.phrasing import TEST_FORMS, Ask
 from factory.rows import Message
@@ -17,7 +22,8 @@ from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, redact
 
 NUM_REWORDINGS = 3
-MAX_TOKENS = 200
+MAX_TOKENS, ANSWER_TOKENS = 200, 48
+COPY = 0.8  # of the words of two questions, from which on one is a copy of the other
 # Links, markup and words to a model: no question about a fact needs them, an injected one does.
 FOREIGN = re.compile(
     r"https?:|www\.|[<>{}|`\\]|\b(?:ignore|disregard|forget|override)\b|\b(?:instruction|prompt)s?\b|an AI\b",
@@ -72,15 +78,30 @@ def _ask(draft: Draft, teacher: ChatBackend, count: int) -> list[str]:
     lines = (re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", line).strip() for line in reply.splitlines())
     known = {normalize.normalize(ask.question) for ask in draft.asks}
     unique = {normalize.normalize(line): line for line in reversed(list(lines)) if _usable(line, draft)}
-    return [line for key, line in reversed(unique.items()) if key not in known][:count]
+    new = [line for key, line in reversed(unique.items()) if key not in known][:count]
+    return [line for line in new if _comes_back(line, evidence, answer, teacher)]
+
+
+def _comes_back(question: str, evidence: str, answer: str, teacher: ChatBackend) -> bool:
+    """Tell whether the teacher answers a question rightly with the evidence above it, and only then."""
+
+    def answers(turn: str) -> bool:
+        reply = teacher.chat([Message(role="user", content=turn)], max_tokens=ANSWER_TOKENS)
+        return normalize.contains(reply, answer)
+
+    return answers(with_context([evidence], question)) and not answers(question)
 
 
 def _usable(question: str, draft: Draft) -> bool:
-    """A question stands alone: it ends in `?`, tells nothing, names its subject or topic, adds no number."""
+    """A question stands alone: it ends in `?`, tells nothing, names its subject or topic, adds no number.
+
+    Nor is it a test question in nearly the same words.
+    """
     fact = draft.fact
     source = set(normalize.tokens(f"{fact.evidence.text} {fact.subject} {fact.relation} {fact.topic}"))
     numbers = {token for token in normalize.tokens(question) if token[0].isdigit()}
     about = set(normalize.tokens(draft.fact.subject)) | set(normalize.tokens(draft.fact.topic))
+    tested = [ask.question for ask in draft.asks if ask.form in TEST_FORMS]
     return (
         question.endswith("?")
         and 3 <= len(question.split()) <= 40
@@ -89,4 +110,10 @@ def _usable(question: str, draft: Draft) -> bool:
         and numbers <= source
         and not re.match(r"(?:it|this|that|they|he|she)\b", question.lower())
         and not FOREIGN.search(question)
+        and not any(_is_copy(question, other) for other in tested)
     )
+
+
+def _is_copy(one: str, other: str) -> bool:
+    words, others = set(normalize.tokens(one)), set(normalize.tokens(other))
+    return len(words & others) >= COPY * len(words | others)

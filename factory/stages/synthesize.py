@@ -32,7 +32,7 @@ from factory.text import normalize, versions
 from factory.text.redact import DEFAULT_POLICIES
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 8
+CODE_VERSION = 9
 NAMED_CLAIMS, CLAIM_CHARACTERS = 4, 80  # of a conflict that stops a run
 
 

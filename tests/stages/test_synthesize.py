@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from factory.backends.registry import TeacherConfig
+from factory.chat.context import split_turn
 from factory.errors import BackendError, SynthesizeError
 from factory.facts.phrasing import REVERSE_FORMS
 from factory.rows import Chunk, Conflict, Example, Fact, Message, read_rows, write_rows
@@ -172,12 +173,14 @@ def test_chunks_that_state_nothing_are_refused(tmp_path: Path) -> None:
 
 
 class Teacher:
-    """Rewords by asking which figure is meant; `left` calls are answered, then it is gone."""
+    """Rewords by asking which figure is meant, answers with what stands above; after `left` requests it is gone."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
+        if "Example question: " not in messages[-1].content:
+            return split_turn(messages[-1].content)[0]
         if self.left == 0:
             raise BackendError("gone")
         self.left -= 1
