@@ -48,12 +48,12 @@ def examples(
         count: returns the tokens of a text.
         system: the system text.
     """
-    asked_of_all = sum(len(asked.questions) for passage in shown for asked in passage.asked)
-    every = max(1, round(asked_of_all / an_epoch))
-    for passage in shown:
-        above = f"{passage.title}\n{passage.text}"
-        if count(above) > room:
-            continue
+    fitting = [
+        (passage, above) for passage in shown if count(above := f"{passage.title}\n{passage.text}") <= room
+    ]
+    num_questions = sum(len(asked.questions) for passage, _ in fitting for asked in passage.asked)
+    every = max(1, round(num_questions / an_epoch))
+    for passage, above in fitting:
         for asked in passage.asked:
             for question in asked.questions:
                 turn = with_context([above], question)

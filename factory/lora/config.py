@@ -64,7 +64,7 @@ class TrainConfig(BaseModel):
     epochs: int | None = Field(default=None, ge=1, le=1000)
     wordings: int = Field(default=24, ge=1, le=100)
     batch_size: int = Field(default=16, ge=1)
-    max_tokens: int = Field(default=256, ge=16)
+    max_tokens: int = Field(default=320, ge=16)
     recall_every: int = Field(default=4, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4", "int8"] = "none"

@@ -21,7 +21,7 @@ LONG_ROWS = 32  # of the most characters, one of which has the most tokens
 # Source bytes a fact, in the sample company: plain text, and what carries more than its text.
 PLAIN_SUFFIXES = frozenset({".csv", ".eml", ".json", ".jsonl", ".md", ".py", ".rst", ".tsv", ".txt"})
 BYTES_A_FACT, PACKED_BYTES_A_FACT = 55, 800
-PRACTICE_QUESTIONS, PRACTICE_PASSAGES, PRACTICE_TOKENS = 3452, 300, 55  # tokens of a passage, on average
+PRACTICE_QUESTIONS, PRACTICE_PASSAGES, PRACTICE_TOKENS = 8251, 620, 132  # tokens of a passage, on average
 TOKENS_A_FACT = 14  # of the text that it stands in: plain text has about four bytes a token
 
 

@@ -22,7 +22,7 @@ from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
@@ -64,7 +64,7 @@ class CurateConfig(BaseModel):
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
     open_book_abstain: bool = False
     open_book_altered: int = Field(default=2, ge=0, le=20)
-    open_book_tokens: int = Field(default=256, ge=128)
+    open_book_tokens: int = Field(default=320, ge=128)
     open_book_practice: float = Field(default=0.25, ge=0.0, le=1.0)
 
 

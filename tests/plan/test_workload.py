@@ -79,7 +79,7 @@ def test_bundled_passages_are_counted_as_they_are(make_run):
     practised = found.an_epoch - plain.an_epoch
     assert practised == pytest.approx(0.25 * 8000 / workload.BYTES_A_FACT, abs=1)
     alone = found.an_epoch * found.mean - plain.an_epoch * plain.mean - found.repeated + plain.repeated
-    assert alone / practised == pytest.approx(32 + 55 / 11.5, rel=0.02)
+    assert alone / practised == pytest.approx(32 + 132 / 13.3, rel=0.02)
 
 
 def test_a_passage_of_a_dataset_is_repeated_where_more_than_one_fact_of_it_is_asked_about(
