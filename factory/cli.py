@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -60,13 +61,30 @@ def _fail(message: str, code: int) -> None:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep libraries offline and silent, and show our own log; standard output is left to the command's result."""
-    from factory.progress import shown_log
-    from factory.quiet import settle, spare_output
+    """Keep libraries offline and silent, and show our own log; standard output is left to the command's result.
 
-    settle()
-    with spare_output(), shown_log():
+    SIGTERM ends the command as Ctrl-C does. Servers do not come here: they shut down in their own way.
+    """
+    with _sigterm_interrupts():
+        from factory.progress import shown_log
+        from factory.quiet import settle, spare_output
+
+        settle()
+        with spare_output(), shown_log():
+            yield
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt inside the block, unless it is ignored or handled already."""
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
         yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _open_run(recipe: Path, overrides: list[str] | None, out: Path | None) -> Any:

@@ -383,7 +383,8 @@ cli.main()
 """
 
 
-def test_exit_code_130_for_an_interruption_and_what_is_done_is_kept(recipe):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exit_code_130_for_an_interruption_and_what_is_done_is_kept(recipe, number):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED],
         cwd=recipe.parent,
@@ -395,7 +396,7 @@ def test_exit_code_130_for_an_interruption_and_what_is_done_is_kept(recipe):
         for line in process.stderr:
             if "started" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -403,6 +404,7 @@ def test_exit_code_130_for_an_interruption_and_what_is_done_is_kept(recipe):
     assert out == ""
     assert err.strip() == "interrupted: what is done is kept, the same command goes on from there"
     assert (recipe.parent / "out" / ".partial" / "corpus" / "half.txt").is_file()
+    assert not (recipe.parent / "out" / "corpus").exists()
 
 
 NOISY = """
