@@ -29,8 +29,11 @@ check: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 	$(PY) tests/links.py
 
-bench: $(INSTALLED)
+# Over an hour; called again, it goes on where it was interrupted.
+bench: quickstart
 	$(PY) bench/run.py
+	$(PY) bench/serve.py
+	$(PY) bench/train.py --resume
 
 ablations: $(INSTALLED)
 	$(PY) bench/ablations.py --resume

@@ -4,7 +4,7 @@
 
 Both sides train the same rows in turns, each time in a fresh process, the peer in an environment of its own
 (bench/peers.txt, made once in build/bench-peers). Each measurement is kept in build/bench/training.jsonl when it is
-made, and `--resume` takes from there what an interrupted run has measured.
+made, and `--resume` takes from there what an interrupted run has measured; once all cases are written, it is removed.
 """
 
 import argparse
@@ -79,6 +79,10 @@ class Runner:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self._known[job.name]) + "\n")
         return self._known[job.name]
+
+    def forget(self) -> None:
+        """Remove the file: the next run measures anew."""
+        self._file.unlink()
 
 
 def ask(*command: str) -> dict[str, Any]:
@@ -188,6 +192,8 @@ def main() -> None:
     run = Runner(peer, prepared, options.resume)
     measured = measure(run, options.only, options.rows, prepared["num_long"], options.repeats)
     sys.stdout.write(write(measured, BENCH))
+    if set(options.only) == set(CASES):
+        run.forget()
 
 
 if __name__ == "__main__":
