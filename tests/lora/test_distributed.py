@@ -1,11 +1,11 @@
-"""Two processes give the losses and the adapter of one, with whole and with spread weights; alone nothing is asked."""
+"""The launchers' own commands start two processes, which give the losses and the adapter of one; alone nothing is asked."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +13,6 @@ from safetensors.torch import load_file
 
 from factory import artifacts
 from factory.lora import distributed
-from factory.pipeline import Run
-from factory.recipe import load_recipe
 from factory.rows import Question, write_rows
 from tests.tiny import TINY_ROWS, make_tiny_dataset
 
@@ -22,25 +20,17 @@ ROOT = Path(__file__).parents[2]
 # Batches of three and one: the second process runs out of rows.
 RECIPE = """
 name: tiny
+base: tiny.gguf
 ingest: {source: .}
 train: {rank: 4, first_layer: 1, learning_rate: 0.01, epochs: 4, batch_size: 3, micro_batch: 1, recall_every: 1,
-        precision: float32, device: cpu, checkpoint_seconds: 1e-9}
+        precision: float32, checkpoint_seconds: 1e-9}
 """
-LAUNCHED = """
-import os, sys, warnings
-warnings.filterwarnings("ignore")
-from pathlib import Path
-from types import SimpleNamespace
-from factory.pipeline import Run
-from factory.recipe import load_recipe
-recipe, base, out = map(Path, sys.argv[1:4])
-run = Run(load_recipe(recipe), out, lambda line: None)
-run._base = SimpleNamespace(name="tiny-instruct", folder=base, sha256="0" * 64)
-outcome = run.execute("train")
-if outcome.error:
-    raise outcome.error
-os.write(1, f"{len(outcome.stages)};".encode())  # at once: both write into one pipe
-"""
+# The launchers' command lines of docs/performance.md, all but the stage and the recipe.
+LAUNCHERS = {
+    "accelerate": "accelerate launch --multi_gpu --num_processes 2 -m factory.cli",
+    "spread": "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 2 -m factory.cli",
+    "torchrun": "torchrun --nproc_per_node 2 -m factory.cli",
+}
 
 
 def _make_dataset(out: Path) -> None:
@@ -56,36 +46,38 @@ def _make_dataset(out: Path) -> None:
     artifacts.build(out / "dataset", kind="dataset", code_version=0, config={}, inputs={}, make=make)
 
 
-def _launch(folder: Path, base: Path, out: Path, **variables: str) -> None:
-    script = folder / "launched.py"
-    script.write_text(LAUNCHED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def _train(folder: Path, command: str, out: Path) -> str:
+    """Type a launcher's command and return what it says."""
     done = subprocess.run(
-        [*command, str(script), str(folder / "recipe.yaml"), str(base), str(out)],
+        [*command.split(), "train", "recipe.yaml", "--out", str(out), "--set", "train.device=cpu"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables,
+        env=os.environ
+        | {
+            "ADAPTER_FACTORY_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert sorted(done.stdout.split(";")) == ["", "0", "10"], "one process leads, one helps"
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
 def runs(base, tmp_path_factory) -> dict[str, Path]:
-    """The adapter folders of one process, of two, and of two with spread weights."""
+    """The adapter folders of one process, and of two by each launcher."""
     folder = tmp_path_factory.mktemp("distributed")
     (folder / "recipe.yaml").write_text(RECIPE)
-    made = {name: folder / name for name in ("one", "two", "spread")}
-    for out in made.values():
-        _make_dataset(out)
-    alone = Run(load_recipe(folder / "recipe.yaml"), made["one"], lambda line: None)
-    alone._base = SimpleNamespace(name="tiny-instruct", folder=base, sha256="0" * 64)
-    assert alone.execute("train").error is None
-    _launch(folder, base, made["two"])
-    _launch(folder, base, made["spread"], ACCELERATE_USE_FSDP="true")
-    return {name: out / "adapter" for name, out in made.items()}
+    shutil.copyfile(base / "base-F16.gguf", folder / "tiny.gguf")
+    for name, command in {"alone": f"{sys.executable} -m factory.cli", **LAUNCHERS}.items():
+        _make_dataset(folder / name)
+        said = _train(folder, command, folder / name)
+        assert said.count("steps 8") == 1, "one process leads and says so"
+    return {name: folder / name / "adapter" for name in ("alone", *LAUNCHERS)}
 
 
 def _curve(folder: Path, name: str, key: str) -> list[float]:
@@ -93,16 +85,16 @@ def _curve(folder: Path, name: str, key: str) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["two", "spread"])
+@pytest.mark.parametrize("name", LAUNCHERS)
 def test_two_processes_train_what_one_does(runs, name: str) -> None:
-    losses = _curve(runs["one"], "loss.jsonl", "loss")
+    losses = _curve(runs["alone"], "loss.jsonl", "loss")
     assert len(losses) == 8
     assert losses[-1] < 0.9 * losses[0]
     assert _curve(runs[name], "loss.jsonl", "loss") == pytest.approx(
         losses, abs=1.1e-5
     )  # written with 5 digits
-    assert _curve(runs[name], "recall.jsonl", "recall") == _curve(runs["one"], "recall.jsonl", "recall")
-    weights, expected = (load_file(runs[who] / "adapter_model.safetensors") for who in (name, "one"))
+    assert _curve(runs[name], "recall.jsonl", "recall") == _curve(runs["alone"], "recall.jsonl", "recall")
+    weights, expected = (load_file(runs[who] / "adapter_model.safetensors") for who in (name, "alone"))
     assert weights.keys() == expected.keys()
     for key, value in expected.items():
         assert (weights[key] - value).abs().max() < 1e-4, key
@@ -110,12 +102,19 @@ def test_two_processes_train_what_one_does(runs, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["two", "spread"])
+@pytest.mark.parametrize("name", LAUNCHERS)
 def test_the_folder_of_two_processes_is_that_of_one(runs, name: str) -> None:
-    files = [{path.name for path in runs[who].iterdir()} for who in (name, "one")]
+    files = [{path.name for path in runs[who].iterdir()} for who in (name, "alone")]
     assert files[0] == files[1]
-    configs = [(runs[who] / "adapter_config.json").read_bytes() for who in (name, "one")]
+    configs = [(runs[who] / "adapter_config.json").read_bytes() for who in (name, "alone")]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_docs_name_the_commands_that_are_tested(name: str) -> None:
+    assert (
+        f"{LAUNCHERS[name]} run RECIPE --set train.device=cpu\n" in (ROOT / "docs/performance.md").read_text()
+    )
 
 
 def test_a_process_alone_asks_nobody(monkeypatch) -> None:
