@@ -6,13 +6,15 @@ asks anything. Knows processes, gradients and where frozen weights lie; not rows
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+
+from factory.errors import TrainError
 
 PATIENCE = timedelta(days=7)  # the others wait while the main process reads documents or measures recall
 
@@ -72,6 +74,29 @@ def any_of(flag: bool) -> bool:
     told = torch.tensor(float(flag))
     torch.distributed.all_reduce(told)
     return bool(told)
+
+
+def in_all(check: Callable[[], Any]) -> Any:
+    """Return what a check finds, which all processes have to call alike; where one fails, the others fail, too.
+
+    With spread weights they compute the same, so that all fail by themselves: one that does cannot ask the others, who
+    may wait for it inside a layer.
+
+    Raises:
+        TrainError: it failed in another process.
+    """
+    failure: Exception | None = None
+    try:
+        found = check()
+    except Exception as error:
+        if is_sharded():
+            raise
+        failure = error
+    if any_of(failure is not None):
+        raise failure or TrainError(
+            "A check before the first step failed in another process: do what that process's message says"
+        )
+    return found
 
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor) -> float:

@@ -121,6 +121,8 @@ class Loop:
     def run(self, preflight: Callable[[], Findings] | None = None) -> Progress:
         """Train to the end and leave the best state in the model; `preflight` comes before the first step.
 
+        Of several processes each runs it, on the same rows.
+
         Raises:
             TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
@@ -135,7 +137,7 @@ class Loop:
         try:
             if preflight and found is None:
                 with shortage.refused("before the first step"):
-                    progress.preflight = preflight()
+                    progress.preflight = distributed.in_all(preflight)
                 progress.preflight["largest batch"] = self._try_largest(progress)
             with Interruption() as interruption:
                 self._train(progress, interruption)
@@ -227,7 +229,10 @@ class Loop:
             self._report({**row, "num_steps": self.num_steps})
 
     def _gradient(self, numbers: list[int], progress: Progress) -> float:
-        """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts."""
+        """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts.
+
+        Where one of several processes has run out, all of them do so.
+        """
         size = self._objective.size([self.rows[number] for number in numbers])
         while True:
             parts = share_of(
@@ -238,6 +243,7 @@ class Loop:
                 distributed.num_processes(),
                 shared=self._engine.shares_prefixes,
             )
+            ran_out = False
             try:
                 loss = accumulate(
                     self._engine,
@@ -248,16 +254,20 @@ class Loop:
                     size,
                     self._optimizer.backward,
                 )
-                return distributed.sum_gradients(self._optimizer.parameters, loss)
             except (RuntimeError, MemoryError) as error:
-                if not shortage.ran_out(error) or distributed.num_processes() > 1:
-                    raise  # processes that wait for each other have to take as many parts
+                if not shortage.ran_out(error):
+                    raise
+                if distributed.is_sharded():
+                    raise self._refusal_of_spread(numbers, progress) from error
+                ran_out = True
+            if not distributed.any_of(ran_out):
+                return distributed.sum_gradients(self._optimizer.parameters, loss)
             self._optimizer.clear()
             shortage.release()
             self._halve(numbers, progress)
 
     def _halve(self, numbers: list[int], progress: Progress) -> None:
-        tried = min(progress.micro_batch, len(numbers))
+        tried = _rows_at_once(numbers, progress)
         if tried == 1:
             longest = max(len(self.rows[number].ids) for number in numbers)
             raise shortage.refusal(
@@ -268,6 +278,14 @@ class Loop:
             "memory ran out at step %d with micro_batch %d: going on with %d, and as many rows a step as before",
             progress.step, tried, progress.micro_batch,
         )  # fmt: skip
+
+    def _refusal_of_spread(self, numbers: Sequence[int], progress: Progress) -> TrainError:
+        tried = _rows_at_once(numbers, progress)
+        return shortage.refusal(
+            f"at step {progress.step} with {tried} row(s) at once, while the processes over which the base's weights "
+            "are spread wait for this one inside a layer, so that fewer cannot be tried now",
+            f"set train.micro_batch below {tried}" if tried > 1 else shortage.REMEDY,
+        )
 
     def _fill_lower(self, batches: list[list[int]]) -> None:
         """Put the rows of an epoch that are new through the frozen layers, in large batches.
@@ -346,3 +364,8 @@ class Loop:
             path = self.checkpoints / "best.pt"
             best = torch.load(path, weights_only=True) if distributed.is_main() else None
             checkpoint.load_trained(self.model, distributed.from_main(best))
+
+
+def _rows_at_once(numbers: Sequence[int], progress: Progress) -> int:
+    """Return how many of a batch's rows a process computes at once."""
+    return min(progress.micro_batch, -(-len(numbers) // distributed.num_processes()))

@@ -124,7 +124,7 @@ def train(
 
             loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
             checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
-            progress = loop.run(checks if distributed.num_processes() == 1 else None)
+            progress = loop.run(checks)
         engine = loop.engine
         del loop  # its optimizer, and what lies below the first layer
         counts = {"distilled_tokens": objective.num_spoken} if objective else {}

@@ -1,4 +1,4 @@
-"""The launchers' own commands start two processes, which give the losses and the adapter of one; alone nothing is asked."""
+"""The launchers' own commands start two processes, which train what one does; a process alone asks nobody."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from factory import artifacts
+from factory.errors import TrainError
 from factory.lora import distributed
 from factory.rows import Question, write_rows
 from tests.tiny import TINY_ROWS, make_tiny_dataset
@@ -127,3 +128,16 @@ def test_a_process_alone_asks_nobody(monkeypatch) -> None:
     assert distributed.sum_gradients([parameter], torch.tensor(1.5)) == 1.5
     assert parameter.grad.tolist() == [3.0, 3.0]
     distributed.leave()
+
+
+def test_where_a_check_fails_in_another_process_it_fails_here(monkeypatch) -> None:
+    assert distributed.in_all(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        distributed.in_all(lambda: 1 // 0)
+    monkeypatch.setattr(distributed, "any_of", lambda flag: True)
+    with pytest.raises(TrainError, match="failed in another process"):
+        distributed.in_all(lambda: 3)
+    monkeypatch.setattr(distributed, "any_of", lambda flag: pytest.fail("the others may wait inside a layer"))
+    monkeypatch.setattr(distributed, "is_sharded", lambda: True)
+    with pytest.raises(ZeroDivisionError):
+        distributed.in_all(lambda: 1 // 0)

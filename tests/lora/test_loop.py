@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from factory.errors import TrainError
-from factory.lora import killed
+from factory.lora import distributed, killed
 from factory.lora import loop as loop_module
 from factory.lora.checkpoint import Progress, trained_state
 from factory.lora.loop import Loop
@@ -279,6 +279,29 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     assert "with micro_batch 8: going on with 4" in caplog.text
     assert "with micro_batch 4: going on with 2" in caplog.text
     assert max(loop._engine.seen[-2:]) == 2
+
+
+def test_where_another_process_lacks_memory_this_one_takes_half_as_many_rows_as_well(
+    make_loop, monkeypatch
+) -> None:
+    expected = make_loop(name="whole", batch_size=8, micro_batch=16).run()
+    others = iter([False, True])
+    monkeypatch.setattr(distributed, "any_of", lambda flag: flag or next(others, False))
+    loop = make_loop(name="half", batch_size=8, micro_batch=16)
+    progress = loop.run(dict)
+    assert (progress.micro_batch, progress.halvings) == (4, 1)
+    assert _losses(progress) == pytest.approx(_losses(expected), abs=2e-5)
+
+
+def test_where_weights_are_spread_a_lack_of_memory_ends_the_run_with_what_to_set(
+    make_loop, monkeypatch
+) -> None:
+    loop = make_loop(batch_size=8, micro_batch=16)
+    loop._engine = Small(loop._engine, lambda: 4, MemoryError())
+    monkeypatch.setattr(distributed, "is_sharded", lambda: True)
+    monkeypatch.setattr(distributed, "any_of", lambda flag: flag and pytest.fail("the others cannot hear"))
+    with pytest.raises(TrainError, match=r"step 0 with 8 row.*set train\.micro_batch below 8"):
+        loop.run()
 
 
 def test_after_the_system_killed_a_run_for_memory_the_next_takes_half_as_many_rows_at_once(
