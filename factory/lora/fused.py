@@ -17,6 +17,8 @@ from torch.nn import functional
 from factory.lora.attention import SHORT, Places, attend, find_places
 from factory.lora.layout import Layout
 
+FAMILIES = frozenset({"llama", "qwen2", "qwen3", "mistral"})
+STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 TRAINED = re.compile(
     r".*\blayers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.lora_[AB]\.default\.weight"
@@ -24,18 +26,22 @@ TRAINED = re.compile(
 
 
 def is_llama_shaped(config: Any) -> bool:
-    """Tell whether a model's configuration is of plain Llama or Qwen2 layers."""
-    plain = config.model_type in {"llama", "qwen2", "mistral"} and config.hidden_act == "silu"
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") == "default"
+    """Tell whether a model's configuration is of Llama, Qwen2 or Qwen3 layers whose angles depend on places alone.
+
+    `dynamic` and `longrope` are left out: their angles change with the length of what is computed.
+    """
+    plain = config.model_type in FAMILIES and config.hidden_act == "silu"
+    rope = getattr(config, "rope_parameters", None) or {}
+    still = rope.get("rope_type", "default") in STATIC_ROPE and rope.get("partial_rotary_factor", 1.0) == 1.0
     whole = not getattr(config, "use_sliding_window", False) and not getattr(config, "sliding_window", None)
-    return plain and rope and whole
+    return plain and still and whole
 
 
 def is_supported(model: Any) -> bool:
     """Tell whether a model is of the shape that this module computes.
 
-    That is plain Llama or Qwen2 layers, of which A and B of linear layers are trained, whatever their ranks, scales
-    and layers, without dropout.
+    That is layers as Llama, Qwen2 and Qwen3 have them, of which A and B of linear layers are trained, whatever their
+    ranks, scales and layers, without dropout.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapters = [module for module in model.modules() if hasattr(module, "lora_A")]
@@ -121,7 +127,7 @@ class Group:
 
 
 def _normalise(h_ND: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
-    """Write the RMS-normalised input to `out` and return 1 / rms, shape (N, 1)."""
+    """Write the input, RMS-normalised over its last axis, to `out` and return 1 / rms, shape (N, …, 1)."""
     size = torch.linalg.vector_norm(h_ND, dim=-1, keepdim=True)
     scale = torch.rsqrt(size.square_().div_(h_ND.shape[-1]).add_(eps))
     out.copy_((h_ND * scale).mul_(weight))
@@ -148,7 +154,10 @@ def _rotate(x_NHd: torch.Tensor, turned: int, cos_N1d: torch.Tensor, sin_N1d: to
 
 
 class _ToHeads(torch.autograd.Function):
-    """Normalise, project to queries, keys and values, rotate the first two: (N, D) → (N, H + 2 G, d)."""
+    """Normalise, project to queries, keys and values, rotate the first two: (N, D) → (N, H + 2 G, d).
+
+    Where the layer has norms for them, each query and key is normalised before it is rotated.
+    """
 
     @staticmethod
     def forward(
@@ -156,18 +165,30 @@ class _ToHeads(torch.autograd.Function):
     ) -> Any:
         x = layer.heads.room(h)
         scale = _normalise(h, layer.norm_in, layer.eps, x[:, : layer.heads.width])
-        plain = layer.heads.forward(x).view(h.shape[0], -1, layer.head_size).float()
-        out = _rotate(plain, layer.num_heads + layer.num_key_heads, cos, sin)
+        heads = layer.heads.forward(x).view(h.shape[0], -1, layer.head_size)
+        plain, turned = heads.float(), layer.num_heads + layer.num_key_heads
+        kept: tuple[torch.Tensor, ...] = ()
+        if layer.norm_heads is not None:
+            normed = torch.empty_like(plain)
+            normed[:, turned:] = plain[:, turned:]
+            kept = (heads, _normalise(plain[:, :turned], layer.norm_heads, layer.eps, normed[:, :turned]))
+            plain = normed
         ctx.layer = layer
-        ctx.save_for_backward(h, x, scale, cos, sin)
-        return out
+        ctx.save_for_backward(h, x, scale, cos, sin, *kept)
+        return _rotate(plain, turned, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         layer = ctx.layer
-        h, x, scale, cos, sin = ctx.saved_tensors
-        plain = _rotate(grad, layer.num_heads + layer.num_key_heads, cos, -sin).to(x.dtype)
-        dx, grads = layer.heads.backward(plain.view(h.shape[0], -1), x)
+        h, x, scale, cos, sin, *kept = ctx.saved_tensors
+        turned = layer.num_heads + layer.num_key_heads
+        plain = _rotate(grad, turned, cos, -sin)
+        if kept:
+            heads, head_scale = kept
+            plain[:, :turned] = _normalise_back(
+                plain[:, :turned], heads[:, :turned].float(), layer.norm_heads, head_scale
+            )
+        dx, grads = layer.heads.backward(plain.to(x.dtype).view(h.shape[0], -1), x)
         dh = _normalise_back(dx, h, layer.norm_in, scale) if ctx.needs_input_grad[0] else None
         return dh, None, None, None, *grads
 
@@ -222,6 +243,12 @@ class _Layer:
         self.eps = config.rms_norm_eps
         self.num_heads, self.num_key_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.norm_heads = self._norms_of(attention) if hasattr(attention, "q_norm") else None
+
+    def _norms_of(self, attention: Any) -> torch.Tensor:
+        """Return the weights of the norms of queries and keys, shape (H + G, d)."""
+        norms = ((attention.q_norm, self.num_heads), (attention.k_norm, self.num_key_heads))
+        return torch.cat([norm.weight.detach().float().expand(number, -1) for norm, number in norms])
 
     def __call__(
         self, h: torch.Tensor, layout: Layout, places: Places | None, cos: torch.Tensor, sin: torch.Tensor

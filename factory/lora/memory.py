@@ -32,7 +32,8 @@ class Setup:
     `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
     out; `rebuilt` are the weights without a module of their own to which every step adds B A. `dtype_bytes` is the size
     of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
-    computed twice. The layers' weights are spread over `processes`; `init` is the adapter's.
+    computed twice, `head_norms` whether queries and keys are normalised. The layers' weights are spread over
+    `processes`; `init` is the adapter's.
     """
 
     shape: Shape
@@ -46,6 +47,7 @@ class Setup:
     rebuilt: int = 0
     dropout: bool = False
     checkpointing: bool = False
+    head_norms: bool = False
     quantization: Literal["none", "nf4", "int8"] = "none"
     init: Literal["default", "pissa", "loftq", "eva"] = "default"
     processes: int = 1
@@ -219,8 +221,12 @@ def _layer_bytes(setup: Setup, row_tokens: int) -> float:
         # Where rows are padded, torch has keys and values once for each query, and a mask of numbers.
         attention = 4 * shape.queries + row_tokens
         read = entering if setup.quantization == "int8" else 0  # bitsandbytes keeps it
-        return size * (attention + 3 * shape.inner + read) + residual
+        normed = FLOAT * (shape.queries + shape.keys) if setup.head_norms else 0
+        return size * (attention + 3 * shape.inner + read) + residual + normed
     heads = shape.queries + 2 * shape.keys
+    residual += (
+        size * heads if setup.head_norms else 0
+    )  # queries and keys before their norms, values beside them
     short = FLOAT * (heads + shape.heads * row_tokens)  # computed in float32
     attention = short if row_tokens <= SHORT else 2 * size * heads
     return size * (entering + 2 * shape.inner) + attention + residual

@@ -63,6 +63,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         rebuilt=sum(layer.get_param().numel() for layer in experts),
         dropout=dropout,
         checkpointing=config.checkpointing,
+        head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
         quantization=config.quantization,
         init=config.init,
         processes=distributed.num_processes() if distributed.is_sharded() else 1,

@@ -9,10 +9,11 @@ import transformers
 from factory.chat.context import with_context
 from factory.chat.template import conversation
 from factory.lora import attach, batches
-from factory.lora.adapter import AdapterSettings, new_adapter
+from factory.lora.adapter import AdapterSettings, first_trained_layer, new_adapter
 from factory.lora.batches import IGNORED, EncodedRow
 from factory.lora.engine import FusedEngine, PlainEngine, _side_by_side, open_engine
 from factory.lora.fused import is_supported
+from factory.lora.layout import lay_out
 from factory.lora.loop import accumulate
 from factory.lora.objectives import CrossEntropy
 from factory.lora.optimizer import Optimizer
@@ -110,6 +111,92 @@ def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded,
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 100.0}
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 100.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "factor": 3.0, "rope_theta": 100.0}
+QWEN3, LLAMA = transformers.Qwen3Config, transformers.LlamaConfig
+FAMILIES = {
+    "qwen3": (QWEN3, {"head_dim": 24}, {}),
+    "qwen3-untied": (QWEN3, {"head_dim": 8, "tie_word_embeddings": False}, {}),
+    "qwen3-biased": (QWEN3, {"head_dim": 16, "attention_bias": True}, {}),
+    "qwen3-yarn": (QWEN3, {"head_dim": 24, "rope_parameters": YARN}, {}),
+    "qwen3-layers": (QWEN3, {"head_dim": 24}, {"layers": (1, 2), "targets": ("k_proj", "down_proj")}),
+    "qwen3-rslora": (QWEN3, {"head_dim": 24}, {"variant": "rslora", "rank_pattern": {"q_proj": 7}}),
+    "llama3": (LLAMA, {"head_dim": 24, "rope_parameters": LLAMA3}, {}),
+    "llama3-untied": (LLAMA, {"rope_parameters": LLAMA3, "tie_word_embeddings": False}, {"layers": (2,)}),
+    "llama-yarn": (LLAMA, {"head_dim": 8, "rope_parameters": YARN}, {}),
+    "llama-linear": (LLAMA, {"rope_parameters": LINEAR}, {}),
+    "qwen2": (transformers.Qwen2Config, {"rope_parameters": YARN}, {}),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family_model(request):
+    """Return a function that makes a random three-layer model of a family whose norms and biases are not plain."""
+    family, sizes, method = FAMILIES[request.param]
+
+    def make(dtype=torch.float32):
+        torch.manual_seed(0)
+        config = family(
+            **{"tie_word_embeddings": True, "rms_norm_eps": 1e-3} | sizes, hidden_size=64, intermediate_size=96,
+            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, vocab_size=320,
+            max_position_embeddings=512,
+        )  # fmt: skip
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for name, value in model.named_parameters():
+            if value.ndim == 1:
+                value.data += 0.3 * torch.randn_like(value)
+            elif "proj" in name:
+                value.data = torch.randn_like(value) / value.shape[1] ** 0.5
+        model = new_adapter(
+            model.to(dtype), AdapterSettings(**{"rank": 4, "alpha": 8.0, "targets": TARGETS} | method)
+        )
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(value, std=0.05)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
+def test_other_families_have_the_gradients_of_their_own_modules(
+    family_model, tokenizer, encoded, monkeypatch, shared, long
+):
+    if long:
+        monkeypatch.setattr("factory.lora.fused.SHORT", 0)
+    rows = _open_book(tokenizer, {"Scales of the north gate. " * 3: 4}) if shared else encoded[:5]
+    value, expected = _expected(family_model(), rows)
+    model = family_model()
+    first_layer = first_trained_layer(model)
+    engine = open_engine(model, first_layer, torch.float32, "cpu", PAD)
+    assert isinstance(engine, FusedEngine)
+    assert not shared or lay_out(rows).prefix > 20
+    engine.refresh()
+    loss = engine.loss(rows, engine.lower(rows) if first_layer else None)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-5)
+    assert _error(_gradients(model), expected) < 1e-5
+
+
+def test_other_families_in_bfloat16_are_no_worse_than_autocast(family_model, encoded):
+    rows = encoded[:12]
+    _, expected = _expected(family_model(), rows)
+    errors = {}
+    for kind in ("fused", "plain"):
+        model = family_model()
+        engine = _engine(kind, model, 0, torch.bfloat16)
+        engine.refresh()
+        engine.loss(rows, None).backward()
+        errors[kind] = _error(_gradients(model), expected)
+    assert errors["fused"] < 1.2 * errors["plain"], errors
+    assert errors["fused"] < 5e-2, errors
 
 
 def _open_book(tokenizer, num_questions: dict[str, int]):

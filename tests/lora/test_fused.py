@@ -105,10 +105,14 @@ def test_a_base_of_the_same_type_is_shared_and_any_other_is_copied() -> None:
     [
         ({}, True),
         ({"model_type": "qwen2"}, True),
-        ({"model_type": "qwen3"}, False),  # norms of its own in the attention
+        ({"model_type": "qwen3_moe"}, False),
         ({"hidden_act": "gelu"}, False),
         ({"sliding_window": 64}, False),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, False),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, True),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, True),
+        ({"rope_parameters": {"rope_type": "yarn", "partial_rotary_factor": 0.5}}, False),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, False),
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, False),
     ],
 )
 def test_a_config_that_asks_for_more_is_left_to_the_model(new_model, change: dict, supported: bool) -> None:

@@ -116,6 +116,17 @@ def test_what_is_kept_of_a_token_is_what_autograd_keeps(fields, dtype, tokens, m
     assert memory.kept_bytes(setup, tokens) == pytest.approx(found, rel=0.06)
 
 
+@pytest.mark.parametrize(("fields", "tokens"), [({}, 48), ({}, 300), (PLAIN, 48)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+def test_norms_of_queries_and_keys_keep_what_they_read(fields, tokens, dtype, monkeypatch):
+    monkeypatch.setattr(engine.kernels, "compile_layers", lambda model: None)
+    config = TrainConfig(rank=8, **fields)
+    setup, found, _ = measure_kept(config, dtype, tokens, transformers.Qwen3Config, head_dim=32)
+    assert (setup.head_norms, setup.fused) == (True, not fields)
+    assert memory.kept_bytes(setup, tokens) == pytest.approx(found, rel=0.06)
+    assert memory.kept_bytes(replace(setup, head_norms=False), tokens) < 0.95 * found
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_of_layers_computed_twice_one_hidden_state_each_is_kept_and_one_layers_activations(dtype):
     setup, found, _ = measure_kept(TrainConfig(rank=8, checkpointing=True), dtype, 48)

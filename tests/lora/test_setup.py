@@ -107,7 +107,8 @@ def test_experts_weights_are_rebuilt_in_every_step(tmp_path):
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_engine_that_runs_is_told_without_weights(tmp_path, family):
     base = make_tiny_base(tmp_path / family, family=family)
-    assert read(base).fused == (family != "qwen3")
+    found = read(base)
+    assert (found.fused, found.head_norms) == (True, family == "qwen3")
 
 
 def test_what_does_not_fit_the_base_is_said(base):
