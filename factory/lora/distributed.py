@@ -99,6 +99,15 @@ def in_all(check: Callable[[], Any]) -> Any:
     return found
 
 
+def total(values: torch.Tensor) -> torch.Tensor:
+    """Return the sum of all processes' tensors, which lie on the CPU and have one shape; all have to call."""
+    if num_processes() == 1:
+        return values
+    told = values.clone()
+    torch.distributed.all_reduce(told)
+    return told
+
+
 def sum_gradients(parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor) -> float:
     """Add up gradients over all processes, in place, and return the sum of their losses.
 

@@ -19,6 +19,7 @@ from factory.lora import checkpoint, distributed, flops, killed, shortage
 from factory.lora.adapter import parameter_groups
 from factory.lora.batches import EncodedRow, Parts, epoch_batches, parts_of, share_of
 from factory.lora.checkpoint import Progress
+from factory.lora.documents import Seen, Tally
 from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
 from factory.lora.objectives import CrossEntropy, Objective
@@ -39,19 +40,23 @@ def accumulate(
     below: Mapping[int, torch.Tensor] | None,
     size: int,
     backward: Callable[[torch.Tensor], None],
+    seen: list[Seen] | None = None,
 ) -> torch.Tensor:
     """Add the gradient of some rows' loss, a part after another, and return that loss in nats.
 
     `parts` are numbers of rows with a weight, `below` what the engine's `lower` returned for each number, or None to
-    compute it here; `size` is what the loss is the mean over.
+    compute it here; `size` is what the loss is the mean over. What each part's losses were is added to `seen`.
     """
     engine.refresh()
     total: Any = 0.0
     for numbers, weight in parts:
         kept = None if below is None else [below[number] for number in numbers]
-        loss = objective.loss(engine, numbers, [rows[number] for number in numbers], kept) / size * weight
+        losses = objective.losses(engine, numbers, [rows[number] for number in numbers], kept)
+        loss = losses.sum() / size * weight
         backward(loss)
         total = total + loss.detach()
+        if seen is not None and weight:
+            seen.append((numbers, losses.detach()))
     return total
 
 
@@ -71,7 +76,7 @@ class Loop:
     """One training run; `run` goes on from the newest checkpoint below `checkpoints`, if there is one.
 
     `report` gets the rows of the curves as they come: one with `loss` for each step, and one with `recall` for each
-    measurement.
+    measurement. `tally` gets each step's losses by row, and tells them when recall is measured.
 
     Several processes share each batch; the main one alone writes, reports and measures.
     """
@@ -87,6 +92,7 @@ class Loop:
         report: Callable[[dict[str, float]], None],
         objective: Objective | None = None,
         engine: Engine | None = None,
+        tally: Tally | None = None,
     ) -> None:
         """Keep what a run needs; nothing is computed yet.
 
@@ -94,7 +100,7 @@ class Loop:
         one of its own.
         """
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
-        self._measure_recall, self._report = measure_recall, report
+        self._measure_recall, self._report, self._tally = measure_recall, report, tally
         self._objective = objective or CrossEntropy()
         self._engine = engine or open_engine(
             model,
@@ -201,13 +207,15 @@ class Loop:
     def _step(self, numbers: list[int], progress: Progress) -> None:
         started = time.monotonic()
         rate = learning_rate(self.settings, progress.step, self.num_steps)
-        total = self._gradient(numbers, progress)
+        total, seen = self._gradient(numbers, progress)
         if not math.isfinite(total):
             raise TrainError(
                 f"The loss is {total} at step {progress.step}: lower train.learning_rate (now "
                 f"{self.settings.learning_rate}), or set train.precision to float32"
             )
         self._optimizer.step(rate)
+        if self._tally:
+            self._tally.add(progress.epoch, seen)
         progress.step += 1
         seconds = max(1e-9, time.monotonic() - started)
         progress.seconds += seconds
@@ -228,13 +236,15 @@ class Loop:
         if distributed.is_main():
             self._report({**row, "num_steps": self.num_steps})
 
-    def _gradient(self, numbers: list[int], progress: Progress) -> float:
-        """Compute a batch's gradient and return its loss; out of memory, all of it again in smaller parts.
+    def _gradient(self, numbers: list[int], progress: Progress) -> tuple[float, list[Seen]]:
+        """Compute a batch's gradient; return its loss and this process's losses by part.
 
-        Where one of several processes has run out, all of them do so.
+        Out of memory, all of it is computed again in smaller parts; where one of several processes has run out, all of
+        them do so.
         """
         size = self._objective.size([self.rows[number] for number in numbers])
         while True:
+            seen: list[Seen] = []
             parts = share_of(
                 self.rows,
                 numbers,
@@ -253,6 +263,7 @@ class Loop:
                     self._lower,
                     size,
                     self._optimizer.backward,
+                    seen,
                 )
             except (RuntimeError, MemoryError) as error:
                 if not shortage.ran_out(error):
@@ -261,7 +272,7 @@ class Loop:
                     raise self._refusal_of_spread(numbers, progress) from error
                 ran_out = True
             if not distributed.any_of(ran_out):
-                return distributed.sum_gradients(self._optimizer.parameters, loss)
+                return distributed.sum_gradients(self._optimizer.parameters, loss), seen
             self._optimizer.clear()
             shortage.release()
             self._halve(numbers, progress)
@@ -322,6 +333,8 @@ class Loop:
             if distributed.is_main():
                 self._report(progress.recall[-1])
             logger.info("epoch %d: recall %.1f %% on held-out phrasings", progress.epoch, 100 * recall)
+            if self._tally:
+                self._tally.tell()
             if recall >= progress.best_recall:
                 progress.best_recall, progress.best_step = recall, progress.step
                 self._save_best()

@@ -24,17 +24,20 @@ class Objective(Protocol):
         ...
 
     def size(self, rows: Sequence[EncodedRow]) -> int:
-        """Return how many parts the loss of a step's rows is the mean of."""
+        """Return how many losses a step's rows have, of which it takes the mean."""
         ...
 
-    def loss(
+    def losses(
         self,
         engine: Engine,
         numbers: Sequence[int],
         rows: Sequence[EncodedRow],
         below: Sequence[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Return the summed loss of rows, their numbers beside them; `below` is what the engine's `lower` returned."""
+        """Return the losses of rows, one after another, each as many as `size` counts, shape (size,).
+
+        `numbers` are those of the rows, `below` is what the engine's `lower` returned.
+        """
         ...
 
 
@@ -48,15 +51,15 @@ class CrossEntropy:
         """Return how many tokens carry loss."""
         return sum(num_labels(row) for row in rows)
 
-    def loss(
+    def losses(
         self,
         engine: Engine,
         numbers: Sequence[int],
         rows: Sequence[EncodedRow],
         below: Sequence[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Return the summed cross-entropy in nats."""
-        return engine.loss(rows, below)
+        """Return each answer token's cross-entropy in nats."""
+        return engine.token_losses(rows, below)
 
 
 class Distillation(CrossEntropy):
@@ -87,21 +90,21 @@ class Distillation(CrossEntropy):
         """The number of answer tokens, of all rows, whose teacher speaks."""
         return sum(int((soft.weights > 0).sum()) for soft in self._soft.values())
 
-    def loss(
+    def losses(
         self,
         engine: Engine,
         numbers: Sequence[int],
         rows: Sequence[EncodedRow],
         below: Sequence[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Return the summed mixture in nats."""
+        """Return each answer token's mixture in nats."""
         if not any(number in self._soft for number in numbers):
-            return engine.loss(rows, below)
+            return engine.token_losses(rows, below)
         parts = [
             self._soft[number] if number in self._soft else no_targets(num_labels(row), self._count)
             for number, row in zip(numbers, rows, strict=True)
         ]
-        return engine.token_losses(rows, below, join(parts)).sum()
+        return engine.token_losses(rows, below, join(parts))
 
 
 class Preference:
@@ -127,21 +130,21 @@ class Preference:
         """Return the number of pairs."""
         return len(rows)
 
-    def loss(
+    def losses(
         self,
         engine: Engine,
         numbers: Sequence[int],
         rows: Sequence[EncodedRow],
         below: Sequence[torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Return the summed loss in nats; a pair is computed at once, behind one copy of its prompt."""
+        """Return each pair's loss in nats; a pair is computed at once, behind one copy of its prompt."""
         losses = [
             -torch.nn.functional.logsigmoid(
                 self._beta * (margin(engine, row, self._rejected[number]) - self._before[number])
             )
             for number, row in zip(numbers, rows, strict=True)
         ]
-        return torch.stack(losses).sum()
+        return torch.stack(losses)
 
     @torch.no_grad()
     def _margins(self, engine: Engine) -> list[float]:

@@ -88,7 +88,7 @@ class Trial:
     def loss(self, *, apart: bool = True) -> float:
         """Return the engine's loss of the rows together, in nats a token, the frozen layers apart or not."""
         below = self._below(self.rows) if apart else None
-        return float(self.engine.loss(self.rows, below)) / sum(map(num_labels, self.rows))
+        return float(self.engine.token_losses(self.rows, below).sum()) / sum(map(num_labels, self.rows))
 
     @torch.no_grad()
     def plain_loss(self) -> float:

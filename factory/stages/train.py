@@ -1,6 +1,5 @@
 """Train: a LoRA adapter on the base, from the dataset's conversations. `factory.lora` computes."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -90,6 +89,9 @@ def train(
     attach.seed_everything(seed)
     tokenizer = attach.load_tokenizer(base)
     encoded = batches.limit_wordings(batches.encode(tokenizer, rows, config.max_tokens), config.wordings)
+    encoded = [  # what people wrote is in no document
+        replace(row, document="") if row.document.startswith(f"{CORRECTED}:") else row for row in encoded
+    ]
     if not encoded:
         raise TrainError(
             f"All {len(rows)} rows are longer than train.max_tokens={config.max_tokens}: raise it"
@@ -122,7 +124,10 @@ def train(
                 curves.add(row)
                 bar.training_step(row)
 
-            loop = Loop(model, first_layer, encoded, settings, folder, measure, report, objective)
+            tally = documents.Tally(encoded, work)
+            loop = Loop(
+                model, first_layer, encoded, settings, folder, measure, report, objective, tally=tally
+            )
             checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
             progress = loop.run(checks)
         engine = loop.engine
@@ -142,11 +147,9 @@ def train(
             curves.finish(history, recalls)
     model.eval()
     last = [encoded[number] for number in batches.epoch_rows(encoded, epochs - 1, seed)]
-    last_rows = [row for row in last if not row.document.startswith(f"{CORRECTED}:")]  # people wrote those
-    losses = documents.document_losses(engine, last_rows, progress.micro_batch)
+    losses = documents.document_losses(engine, last, progress.micro_batch)
     if distributed.is_main():
-        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in losses)
-        store.write_text(work / "document_loss.jsonl", lines)
+        documents.write(work, losses)
         adapter.save_adapter(model, work, base_name, begun)
         shutil.rmtree(folder, ignore_errors=True)
     return {

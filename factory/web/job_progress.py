@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from factory.bundle.manifest import MANIFEST
 from factory.errors import ArtifactError, GateError
 from factory.pipeline import STEPS
 from factory.readers.journal import DOCUMENTS, PARTIAL, QUARANTINE
-from factory.report.model import LossPoint, QuarantinedFile
+from factory.report.model import DocumentLoss, LossPoint, QuarantinedFile
 from factory.web.job import CANCEL, LOG, Job
 from factory.web.runner import ATTEMPT
 
 MAX_LOG_BYTES = 1 << 20
 LOG_LINES = 14
+LEAST_LEARNED = 10  # documents
 ERROR = "error: "
 STEP_LINE = re.compile(r"^ *train: (\d+)/(\d+) loss (\d+\.\d+)")
 UNPRINTED = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\x20-\U0010ffff]")
@@ -50,7 +52,8 @@ class Progress:
 
     `current` is the stage that works or did when the run ended, None before the first and after the last.
     `loss` has a point a step as far as training has written its curve, else one for each line of the log, which come
-    twice a minute. `num_steps` is known once training has said it. `bundle` is set when there is one to use.
+    twice a minute. `num_steps` is known once training has said it. `least_learned` are the documents with the highest
+    loss when recall was last measured, or after training. `bundle` is set when there is one to use.
     `cancelling` says that the run was asked to end and has not yet.
     """
 
@@ -66,6 +69,7 @@ class Progress:
     command: str
     bundle: Path | None
     cancelling: bool = False
+    least_learned: tuple[DocumentLoss, ...] = ()
 
 
 def read_progress(job: Job, out: Path, command: str) -> Progress:
@@ -88,6 +92,7 @@ def read_progress(job: Job, out: Path, command: str) -> Progress:
         command=command,
         bundle=find_bundle(job, out),
         cancelling=job.state == "running" and (out / CANCEL).exists(),
+        least_learned=_least_learned(out),
     )
 
 
@@ -169,13 +174,22 @@ def _loss(out: Path, lines: list[str]) -> tuple[tuple[LossPoint, ...], int | Non
     """Return the curve of the training that works or was the last, and how many steps it has."""
     said = {int(found[1]): found for line in lines if (found := STEP_LINE.match(line))}
     num_steps = int(list(said.values())[-1][2]) if said else None
-    folder = out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
-    points, said_last = _curve(folder / "loss.jsonl")
+    points, said_last = _curve(_adapter(out) / "loss.jsonl")
     if points:
         num_steps = said_last or num_steps  # the rows say it as long as training goes on
     else:
         points = [LossPoint(step=step, loss=float(found[3])) for step, found in sorted(said.items())]
     return tuple(points), num_steps
+
+
+def _least_learned(out: Path) -> tuple[DocumentLoss, ...]:
+    rows = islice(_json_lines(_adapter(out) / "document_loss.jsonl"), LEAST_LEARNED)
+    return tuple(map(DocumentLoss.model_validate, rows))
+
+
+def _adapter(out: Path) -> Path:
+    """Return the folder of the training that works or was the last."""
+    return out / ".partial" / "adapter" if _is_open(out, "adapter") else out / "adapter"
 
 
 def _curve(file: Path) -> tuple[list[LossPoint], int | None]:

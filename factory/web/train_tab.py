@@ -186,7 +186,7 @@ def _panels(gr: Any, queue: JobQueue, job: Job | None) -> tuple[Any, ...]:
         gr.Button(interactive=job.active),
         gr.Button(interactive=job.state in {"failed", "cancelled"}),
         train_view.stage_table(progress.stages),
-        train_view.loss_panel(progress.loss, progress.num_steps),
+        train_view.loss_panel(progress.loss, progress.num_steps, progress.least_learned),
         train_view.document_tables(progress.read, progress.quarantined),
         train_view.log_panel(progress.log),
         progress.command,

@@ -6,7 +6,7 @@ Names and texts come from documents of others, so every one is escaped.
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from factory.report.model import LossPoint, QuarantinedFile
+from factory.report.model import DocumentLoss, LossPoint, QuarantinedFile
 from factory.web.job import Job
 from factory.web.job_progress import Progress, ReadFile, StageProgress
 from factory.web.uploads import Upload
@@ -121,14 +121,19 @@ def log_panel(lines: Sequence[str]) -> str:
     return f"<pre>{escape(chr(10).join(lines))}</pre>" if lines else "<p>The log is empty.</p>"
 
 
-def loss_panel(points: Sequence[LossPoint], num_steps: int | None) -> str:
-    """Return the loss curve with the same said in words below."""
+def loss_panel(
+    points: Sequence[LossPoint], num_steps: int | None, least_learned: Sequence[DocumentLoss] = ()
+) -> str:
+    """Return the loss curve with the same said in words below, and the documents that are learned least."""
     if not points:
         return "<p>The loss curve appears once training has begun.</p>"
     first, last = points[0], points[-1]
     of = f" of {num_steps}" if num_steps else ""
     words = f"Loss {first.loss:.2f} at step {first.step}, {last.loss:.2f} at step {last.step}{of}."
-    return f"{loss_svg(points, num_steps)}<p>{words}</p>"
+    rows = [(row.document, f"{row.loss:.2f}", str(row.rows)) for row in least_learned]
+    head = ("Document", "Loss (nats a token)", "Rows")
+    table = _table("Least learned so far", head, rows) if rows else ""
+    return f"{loss_svg(points, num_steps)}<p>{words}</p>{table}"
 
 
 def loss_svg(points: Sequence[LossPoint], num_steps: int | None) -> str:

@@ -174,10 +174,10 @@ def test_only_an_engine_that_shares_passages_gets_the_rows_of_each_apart(
         for number, row in enumerate(loop.rows[:6])
     ]
     taken: list[int] = []
-    lower, losses = loop._engine.lower, loop._engine.loss
+    lower, losses = loop._engine.lower, loop._engine.token_losses
     loop._engine.lower = lambda rows: taken.append(len(rows)) or lower(rows)
     parts: list[int] = []
-    loop._engine.loss = lambda rows, below: parts.append(len(rows)) or losses(rows, below)
+    loop._engine.token_losses = lambda rows, below: parts.append(len(rows)) or losses(rows, below)
     numbers = [0, 2, 1, 3, 4, 5]
     loop._fill_lower([numbers])
     loop._gradient(numbers, Progress(micro_batch=6))
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_weight(make_loop)
 @pytest.mark.parametrize(("change", "said"), [(0.1, True), (-0.1, False)])
 def test_a_loss_that_rises_from_epoch_to_epoch_is_said(make_loop, monkeypatch, caplog, change, said) -> None:
     compute = Loop._gradient
-    monkeypatch.setattr(Loop, "_gradient", lambda *step: compute(*step) * 0 + 4 + change * step[2].epoch)
+    monkeypatch.setattr(Loop, "_gradient", lambda *step: (4 + change * step[2].epoch, compute(*step)[1]))
     make_loop().run()
     assert (
         "from 4.00 in the first epoch to 4.20 in epoch 3: lower train.learning_rate" in caplog.text
@@ -244,13 +244,13 @@ class Small:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def loss(self, rows: Any, below: Any) -> torch.Tensor:
+    def token_losses(self, rows: Any, below: Any) -> torch.Tensor:
         self.seen.append(len(rows))
-        loss = self._engine.loss(rows, below)
+        losses = self._engine.token_losses(rows, below)
         if len(rows) > self._room():
-            (loss / 3).backward()
+            (losses.sum() / 3).backward()
             raise self._error
-        return loss
+        return losses
 
 
 OUT_OF_MEMORY = (

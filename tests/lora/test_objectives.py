@@ -78,7 +78,7 @@ def test_the_preference_loss_and_its_gradient_are_those_of_plain_peft(
     objective.prepare(engine)
     _move(model)
     engine.refresh()
-    loss = objective.loss(engine, range(len(chosen)), chosen, None)
+    loss = objective.losses(engine, range(len(chosen)), chosen, None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     theirs = dict(plain.named_parameters())
@@ -97,8 +97,8 @@ def test_before_the_first_step_the_preference_loss_is_log_2_and_no_matter_how_pa
     engine, objective = FusedEngine(new_model(trained=True), 0, torch.float32), Preference(*pairs, BETA)
     objective.prepare(engine)
     assert objective.size(pairs[0]) == 6
-    whole = objective.loss(engine, range(6), pairs[0], None)
-    parts = [objective.loss(engine, [number], [pairs[0][number]], None) for number in range(6)]
+    whole = objective.losses(engine, range(6), pairs[0], None).sum()
+    parts = [objective.losses(engine, [number], [pairs[0][number]], None).sum() for number in range(6)]
     assert whole.item() == pytest.approx(6 * math.log(2), rel=1e-6)
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
 
@@ -164,7 +164,7 @@ def _divergence(loop: Loop, teachers, name) -> float:
     objective = Distillation(1.0, teachers, loop.checkpoints.with_name(f"{name}.pt"))
     objective._soft = loop._objective._soft
     with torch.no_grad():
-        total = objective.loss(loop.engine, range(len(loop.rows)), loop.rows, None)
+        total = objective.losses(loop.engine, range(len(loop.rows)), loop.rows, None).sum()
     return float(total) / objective.size(loop.rows)
 
 
@@ -185,7 +185,7 @@ def test_the_loss_is_the_mixture_of_both(new_model, distilled, tmp_path) -> None
     for share in (1e-9, 0.25, 1.0):
         objective = Distillation(share, teachers, tmp_path / f"{share}.pt")
         objective.prepare(engine)
-        values.append(objective.loss(engine, range(8), rows, None).item())
+        values.append(objective.losses(engine, range(8), rows, None).sum().item())
     assert values[0] == pytest.approx(engine.loss(rows, None).item(), rel=1e-5)
     assert values[1] == pytest.approx(0.75 * values[0] + 0.25 * values[2], rel=1e-5)
     assert values[2] < values[0]
@@ -206,8 +206,8 @@ def test_of_two_rows_the_one_without_a_teacher_keeps_its_cross_entropy(
     engine = FusedEngine(new_model(), 0, torch.float32)
     objective = Distillation(1.0, [teachers[0], None], tmp_path / "teacher.pt")
     objective.prepare(engine)
-    both = objective.loss(engine, [0, 1], rows[:2], None).item()
-    apart = objective.loss(engine, [0], rows[:1], None).item() + engine.loss(rows[1:2], None).item()
+    both = objective.losses(engine, [0, 1], rows[:2], None).sum().item()
+    apart = objective.losses(engine, [0], rows[:1], None).sum().item() + engine.loss(rows[1:2], None).item()
     assert both == pytest.approx(apart, rel=1e-5)
 
 

@@ -86,11 +86,11 @@ def test_every_step_above_frozen_layers_takes_what_they_put_out_as_the_run_does(
     def spied(model, settings):
         engine = _fused_above(model, settings)
 
-        def loss(rows, below):
+        def token_losses(rows, below, soft=None):
             seen.append(below is not None)
-            return engine.loss(rows, below)
+            return engine.token_losses(rows, below)
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     run(new_model(1), spied)
     assert seen.count(False) == 1, "once without, to compare"
@@ -139,7 +139,10 @@ def test_a_fault_leaves_the_model_as_it_was_too(run, new_model) -> None:
     before = trained_state(model)
     with pytest.raises(TrainError):
         run(
-            model, lambda m, s: Changed(_fused(m), loss=lambda rows, below: _fused(m).loss(rows, below) * 1.1)
+            model,
+            lambda m, s: Changed(
+                _fused(m), token_losses=lambda rows, below: _fused(m).token_losses(rows, below) * 1.1
+            ),
         )
     assert all(torch.equal(before[name], value) for name, value in trained_state(model).items())
 
@@ -161,15 +164,15 @@ def test_rows_that_see_each_other_are_noticed(run, new_model) -> None:
         """Lay the rows end to end as if they were one."""
         engine = _fused(model)
 
-        def loss(rows, below):
+        def token_losses(rows, below, soft=None):
             joined = replace(
                 rows[0],
                 ids=tuple(token for row in rows for token in row.ids),
                 labels=tuple(label for row in rows for label in row.labels),
             )
-            return engine.loss([joined], None)
+            return engine.token_losses([joined], None)
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     with pytest.raises(TrainError, match="rows see each other, or the adapter is left out"):
         run(new_model(trained=True), leaking)
@@ -200,11 +203,11 @@ def test_a_frozen_adapter_and_one_behind_a_cut_graph_are_noticed(run, new_model)
     def detached(model, settings):
         engine = _plain(model)
 
-        def loss(rows, below):
+        def token_losses(rows, below, soft=None):
             nothing = 0.0 * sum(value.sum() for value in model.parameters() if value.requires_grad)
-            return engine.loss(rows, below).detach() + nothing
+            return engine.token_losses(rows, below).detach() + nothing
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     with pytest.raises(TrainError, match=r"moved the model's logits by 0\.0"):
         run(cut, detached)
@@ -214,11 +217,11 @@ def test_steps_that_go_up_are_noticed(run, new_model) -> None:
     def upward(model, settings):
         engine = _fused(model)
 
-        def loss(rows, below):
-            value = engine.loss(rows, below)
+        def token_losses(rows, below, soft=None):
+            value = engine.token_losses(rows, below)
             return 2 * value.detach() - value
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     with pytest.raises(TrainError, match="the adapter does not learn"):
         run(new_model(), upward)
@@ -280,11 +283,11 @@ def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -
     def uneven(model, settings):
         engine = _fused(model)
 
-        def loss(rows, below):
-            value = engine.loss(rows, below)
+        def token_losses(rows, below, soft=None):
+            value = engine.token_losses(rows, below)
             return value + (len(rows) == 1) * 0.5 * (value - value.detach())  # same value, larger gradient
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     with pytest.raises(TrainError, match=r"train\.micro_batch would change what is learned"):
         run(new_model(), uneven)
@@ -296,11 +299,11 @@ def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_m
     def scaled(model, settings):
         engine = _fused(model, settings)
 
-        def loss(rows, below):
-            value = engine.loss(rows, below)
+        def token_losses(rows, below, soft=None):
+            value = engine.token_losses(rows, below)
             return value.detach() + factor * (value - value.detach())
 
-        return Changed(engine, loss=loss)
+        return Changed(engine, token_losses=token_losses)
 
     with pytest.raises(TrainError, match="from what the model's own modules give"):
         run(new_model(), scaled, dtype=dtype)
@@ -309,7 +312,10 @@ def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_m
 def test_random_numbers_without_a_seed_are_noticed(run, new_model) -> None:
     def noisy(model, settings):
         engine, free = _fused(model), random.SystemRandom()
-        return Changed(engine, loss=lambda rows, below: engine.loss(rows, below) * (1 + 0.01 * free.random()))
+        return Changed(
+            engine,
+            token_losses=lambda rows, below: engine.token_losses(rows, below) * (1 + 0.01 * free.random()),
+        )
 
     with pytest.raises(TrainError, match="could be neither repeated nor resumed"):
         run(new_model(), noisy)

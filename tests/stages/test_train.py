@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from factory import hardware, store
 from factory.artifacts import UNHASHED
 from factory.errors import BaseModelError, TrainError, UsageError
-from factory.lora import adapter, attach, batches, distributed, fit, memory
+from factory.lora import adapter, attach, batches, distributed, documents, fit, memory
 from factory.rows import Evidence, Example, Question, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
 from tests.made import make_fact
@@ -362,7 +362,9 @@ def test_how_training_went_is_recorded_and_is_no_part_of_the_adapters_identity(r
     assert len({store.hash_folder(folder, ignore=UNHASHED) for folder, _ in folders}) == 1
 
 
-def test_the_loss_of_each_document_is_written_worst_first(run, dataset, tmp_path: Path) -> None:
+def test_the_loss_of_each_document_is_written_worst_first_while_training_and_after_it(
+    run, dataset, tmp_path: Path, monkeypatch
+) -> None:
     rows = [
         Example.model_validate_json(line).model_copy(
             update={"evidence": Evidence(document=f"{number % 2}.md", start=0, end=1, text="x")}
@@ -373,7 +375,18 @@ def test_the_loss_of_each_document_is_written_worst_first(run, dataset, tmp_path
     folder.mkdir()
     write_rows(folder / "train.jsonl", rows)
     write_rows(folder / "valid.jsonl", [])
+    while_training = []
+    after = documents.document_losses
+
+    def spied(*given):
+        while_training.extend(
+            map(json.loads, (tmp_path / "adapter" / documents.FILE).read_text().splitlines())
+        )
+        return after(*given)
+
+    monkeypatch.setattr(documents, "document_losses", spied)
     work, _ = run(dataset=folder, epochs=10)
+    assert {(row["document"], row["rows"]) for row in while_training} == {("0.md", 2), ("1.md", 2)}
     found = [json.loads(line) for line in (work / "document_loss.jsonl").read_text().splitlines()]
     assert {(row["document"], row["rows"]) for row in found} == {("0.md", 2), ("1.md", 2)}
     assert found[0]["loss"] >= found[1]["loss"] > 0

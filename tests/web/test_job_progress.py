@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from factory import artifacts, progress, store
+from factory.lora import documents
 from factory.lora.curves import Curves
 from factory.pipeline import STAGES, STEPS
 from factory.readers.journal import Journal
@@ -184,6 +185,23 @@ def test_the_loss_while_training_is_the_curve_as_far_as_it_is_written(out):
         file.write('{"step": 3,')
     now = read_progress(job_of("running"), out, "")
     assert ([point.loss for point in now.loss], now.num_steps) == ([4.0, 3.5], 9)
+
+
+def test_documents_that_are_learned_least_are_those_of_the_training_that_works(out):
+    def write(folder, name):
+        lines = [{"document": f"{name}-{number}.md", "rows": 2, "loss": 9.0 - number} for number in range(12)]
+        (folder / documents.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert read_progress(job_of("running"), out, "").least_learned == ()
+    finish(out, "train")
+    write(out / "adapter", "old")
+    found = read_progress(job_of("done"), out, "").least_learned
+    assert [(row.document, row.loss) for row in found[:2]] == [("old-0.md", 9.0), ("old-1.md", 8.0)]
+    assert len(found) == 10
+    work = begin(out, "train")
+    assert read_progress(job_of("running"), out, "").least_learned == ()
+    write(work, "new")
+    assert read_progress(job_of("running"), out, "").least_learned[0].document == "new-0.md"
 
 
 def test_the_error_is_that_of_the_last_attempt(out):

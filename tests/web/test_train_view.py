@@ -1,5 +1,6 @@
 """What the Train tab shows: a curve that any browser draws, tables in words, and no markup of others."""
 
+from html import escape
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.report.model import LossPoint, QuarantinedFile
+from factory.report.model import DocumentLoss, LossPoint, QuarantinedFile
 from factory.rows import ReasonCode
 from factory.web import train_view
 from factory.web.job import new_job
@@ -57,7 +58,16 @@ def test_the_curve_ends_where_training_stands_and_says_so_in_words():
     assert "<p>Loss 8.00 at step 1, 2.00 at step 50 of 100.</p>" in panel
     assert 'aria-label="Training loss from 8.00 to 2.00"' in panel
     assert "http" not in panel
+    assert "Least learned" not in panel
     assert "once training has begun" in train_view.loss_panel([], None)
+
+
+def test_the_documents_that_are_learned_least_stand_below_the_curve_and_are_escaped():
+    rows = [DocumentLoss(document=EVIL, rows=12, loss=2.25), DocumentLoss(document="b.md", rows=3, loss=0.5)]
+    panel = train_view.loss_panel([LossPoint(step=1, loss=8.0)], 100, rows)
+    assert EVIL not in panel
+    first = f"<td>{escape(EVIL)}</td><td>2.25</td><td>12</td>"
+    assert panel.index(first) < panel.index("<td>b.md</td><td>0.50</td><td>3</td>")
 
 
 def test_names_and_texts_of_others_are_shown_as_text():
