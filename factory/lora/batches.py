@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from factory import store
 from factory.chat.context import split_turn
 from factory.chat.template import encode_example
 from factory.rows import Example
@@ -100,6 +101,11 @@ def epoch_batches(rows: Sequence[EncodedRow], epoch: int, seed: int, batch_size:
         batches += [near[place : place + batch_size] for place in range(0, len(near), batch_size)]
     random.Random(f"{seed}/batches/{epoch}").shuffle(batches)
     return batches
+
+
+def order_digest(rows: Sequence[EncodedRow], batches: Sequence[Sequence[int]]) -> str:
+    """Return a SHA-256 of all rows and of a run's batches: what a run that goes on has to meet again."""
+    return store.hash_json([[[row.ids, row.labels] for row in rows], batches])
 
 
 def _context_batches(

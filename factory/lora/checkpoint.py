@@ -23,7 +23,7 @@ class Progress:
     """Where training stands: finished optimizer steps, epoch, next batch in it, best recall so far.
 
     `micro_batch` is what memory has turned out to hold, halved `halvings` times; `preflight` what was found before
-    the first step.
+    the first step; `order` the digest of the rows and batches that it trains on.
     """
 
     step: int = 0
@@ -37,6 +37,7 @@ class Progress:
     micro_batch: int = 0
     halvings: int = 0
     preflight: dict[str, dict[str, float]] = field(default_factory=dict)
+    order: str = ""
 
 
 def trained_state(model: Any) -> dict[str, torch.Tensor]:

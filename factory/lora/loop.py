@@ -17,7 +17,7 @@ from factory import hardware
 from factory.errors import TrainError
 from factory.lora import checkpoint, distributed, flops, killed, shortage
 from factory.lora.adapter import parameter_groups
-from factory.lora.batches import EncodedRow, Parts, epoch_batches, parts_of, share_of
+from factory.lora.batches import EncodedRow, Parts, epoch_batches, order_digest, parts_of, share_of
 from factory.lora.checkpoint import Progress
 from factory.lora.documents import Seen, Tally
 from factory.lora.engine import Engine, open_engine
@@ -115,7 +115,7 @@ class Loop:
         self._optimizer = new_optimizer(model, settings)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
-        self.num_steps = len(batches)
+        self.num_steps, self._order = len(batches), order_digest(rows, batches)
         self._largest = max(batches, key=self._num_tokens, default=[])
 
     @property
@@ -130,7 +130,8 @@ class Loop:
         Of several processes each runs it, on the same rows.
 
         Raises:
-            TrainError: a check before the first step failed, the loss is not finite, or not even one row fits.
+            TrainError: a check before the first step failed, a checkpoint is of another order of rows, the loss is
+                not finite, or not even one row fits.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint is written.
         """
         with shortage.refused("before the first step"):
@@ -139,6 +140,7 @@ class Loop:
             self.model.train()
             found = checkpoint.load_newest(self.checkpoints, self.model, self._optimizer)
         progress = found or Progress()
+        self._check_order(progress)
         self._choose_micro_batch(progress)
         try:
             if preflight and found is None:
@@ -151,6 +153,17 @@ class Loop:
             killed.unmark(self.checkpoints)
         self._restore_best(progress)
         return progress
+
+    def _check_order(self, progress: Progress) -> None:
+        """Refuse to go on in another order than a run began with, or than the main process has."""
+        begun = distributed.from_main(progress.order or self._order)
+        if self._order != begun:
+            raise TrainError(
+                f"The digest of rows and their order is {self._order[:12]} at step {progress.step}, the run began with "
+                f"{begun[:12]}: some rows would be trained on twice and others never; install the packages that it "
+                f"began with, or delete {str(self.checkpoints)!r} to begin anew"
+            )
+        progress.order = begun
 
     def _choose_micro_batch(self, progress: Progress) -> None:
         """Take what fitted before and fits now by prediction, less where the system ended the last run for memory."""

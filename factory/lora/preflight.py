@@ -16,7 +16,7 @@ import torch
 from factory.errors import TrainError
 from factory.lora import attach, checkpoint
 from factory.lora.adapter import first_trained_layer
-from factory.lora.batches import IGNORED, EncodedRow, num_labels
+from factory.lora.batches import IGNORED, EncodedRow, epoch_batches, num_labels
 from factory.lora.checkpoint import Progress
 from factory.lora.engine import Engine
 from factory.lora.loop import Findings
@@ -24,6 +24,7 @@ from factory.lora.settings import LoopSettings
 from factory.lora.trial import Trial, short_rows, unchanged
 
 logger = logging.getLogger(__name__)
+ORDERED_EPOCHS = 2
 OVERFIT_STEPS = 20
 EFFECT_STEPS = 8  # the first ones are left out where float16 gradients overflow
 LEARNED = 0.3  # of the first loss: what the steps on one row have to take off,
@@ -53,7 +54,7 @@ def run(
     Raises:
         TrainError: a check failed.
     """
-    findings = {"labels": check_labels(rows, end_id)}
+    findings = {"labels": check_labels(rows, end_id), "order": check_order(rows, settings)}
     trial = Trial(model, engine, settings, short_rows(rows), first_trained_layer(model))
     learning: dict[str, Callable[[], dict[str, float]]] = {
         "same seed": lambda: check_seed(trial),
@@ -92,6 +93,30 @@ def check_labels(rows: Sequence[EncodedRow], end_id: int) -> dict[str, float]:
         )
     labels, tokens = sum(map(num_labels, rows)), sum(len(row.ids) for row in rows)
     return {"rows": len(rows), "share_with_loss": labels / tokens}
+
+
+def check_order(rows: Sequence[EncodedRow], settings: LoopSettings) -> dict[str, float]:
+    """Check that the first epochs' batches are the same when they are made again, and that none has a row twice.
+
+    That another process makes the same ones is checked where a run is resumed.
+    """
+    made = [
+        [epoch_batches(rows, epoch, settings.seed, settings.batch_size) for epoch in range(ORDERED_EPOCHS)]
+        for _ in range(2)
+    ]
+    if made[0] != made[1]:
+        raise TrainError(
+            f"Seed {settings.seed} gave two orders of the same {len(rows)} rows: a run could be neither repeated nor "
+            "resumed; please report this"
+        )
+    for epoch, batches in enumerate(made[0], 1):
+        numbers = [number for batch in batches for number in batch]
+        if len(set(numbers)) < len(numbers):
+            raise TrainError(
+                f"Epoch {epoch} trains on {len(numbers) - len(set(numbers))} of its {len(numbers)} rows twice: please "
+                "report this"
+            )
+    return {"rows": len(numbers), "batches": len(batches)}
 
 
 def check_seed(trial: Trial) -> dict[str, float]:

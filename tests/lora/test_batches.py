@@ -1,8 +1,13 @@
 """Rows as ids: what carries loss, which wording comes when, and how rows are padded and ordered."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +25,7 @@ from factory.lora.batches import (
     micro_batches,
     num_labels,
     num_tokens,
+    order_digest,
     parts_of,
     share_of,
 )
@@ -140,6 +146,44 @@ def test_batches_hold_the_epoch_once_with_like_lengths_together(batch_size: int)
         for number in batch
     )
     assert padding < 0.25 * sum(len(row.ids) for row in rows) or batch_size == 1000
+
+
+DIGEST = """
+import json, sys
+from factory.lora.batches import EncodedRow, epoch_batches, order_digest
+rows = [EncodedRow(**row) for row in json.load(sys.stdin)]
+print(order_digest(rows, [batch for epoch in range(3) for batch in epoch_batches(rows, epoch, 5, 4)]))
+"""
+
+
+def test_another_process_with_other_hashes_trains_in_the_same_order() -> None:
+    rows = _made({f"group {number}": 1 + number % 3 for number in range(20)})
+    rows = [replace(row, context=f"c{n % 7}" if n % 3 else "", every=1 + n % 2) for n, row in enumerate(rows)]
+    own = order_digest(rows, [batch for epoch in range(3) for batch in epoch_batches(rows, epoch, 5, 4)])
+    other_seed = str(1 + int(os.environ.get("PYTHONHASHSEED", "0").replace("random", "0")))
+    done = subprocess.run(
+        [sys.executable, "-c", DIGEST],
+        input=json.dumps([asdict(row) for row in rows]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": other_seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout.strip() == own
+
+
+def test_the_digest_tells_what_rows_hold_and_when_they_come() -> None:
+    rows = _made({"a": 2, "b": 1})
+    longer = [replace(rows[0], ids=(*rows[0].ids, 1), labels=(*rows[0].labels, 1)), *rows[1:]]
+    digests = [
+        order_digest(rows, [[0, 1], [2]]),
+        order_digest(rows, [[1, 0], [2]]),
+        order_digest(rows, [[0, 1, 2]]),
+        order_digest(longer, [[0, 1], [2]]),
+        order_digest([replace(row, labels=row.ids) for row in rows], [[0, 1], [2]]),
+    ]
+    assert len(set(digests)) == 5
+    assert order_digest(list(rows), [[0, 1], [2]]) == digests[0]
 
 
 def test_micro_batches_split_a_batch_in_order() -> None:

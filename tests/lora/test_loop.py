@@ -445,6 +445,30 @@ def test_the_checks_come_before_the_first_step_and_not_when_a_run_is_resumed(mak
     assert progress.preflight == found
 
 
+def test_a_run_that_would_go_on_in_another_order_is_refused(make_loop, monkeypatch) -> None:
+    with pytest.raises(Killed):
+        make_loop(report=_kill_at(2), checkpoint_seconds=1e-9).run()
+    right = loop_module.epoch_batches
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "epoch_batches", lambda *given: right(*given)[::-1])
+        loop = make_loop()
+        before = _weights(loop)
+        with pytest.raises(
+            TrainError, match=r"at step 1, the run began with \w{12}: some rows would be trained on"
+        ):
+            loop.run()
+        assert not (loop.checkpoints / killed.MARK).exists()
+        assert not _same(before, _weights(loop)), "the checkpoint was there"
+    assert make_loop().run().step == 9
+
+
+def test_processes_whose_order_differs_from_that_of_the_main_one_do_not_begin(make_loop, monkeypatch) -> None:
+    loop = make_loop()
+    monkeypatch.setattr(loop_module.distributed, "from_main", lambda value: "0" * 64)
+    with pytest.raises(TrainError, match="the run began with 000000000000"):
+        loop.run()
+
+
 def test_each_measurement_is_reported_after_its_steps_loss(make_loop) -> None:
     rows: list[dict[str, float]] = []
     make_loop(report=rows.append, recall=lambda: 0.5).run()

@@ -58,7 +58,7 @@ def test_a_sound_run_passes_and_every_check_says_what_it_found(run, new_model, c
     with caplog.at_level(logging.INFO):
         found = run(new_model(), engine, dtype=dtype)
     assert list(found) == [
-        "labels", "same seed", "effect", "overfit", "packed", "gradient", "resume",
+        "labels", "order", "same seed", "effect", "overfit", "packed", "gradient", "resume",
     ]  # fmt: skip
     assert found["overfit"]["lowest_loss"] < 0.7 * found["overfit"]["first_loss"]
     assert found["packed"]["packed_loss"] == pytest.approx(found["packed"]["plain_loss"], rel=2e-2)
@@ -145,6 +145,22 @@ def test_a_fault_leaves_the_model_as_it_was_too(run, new_model) -> None:
             ),
         )
     assert all(torch.equal(before[name], value) for name, value in trained_state(model).items())
+
+
+def test_an_order_that_differs_when_it_is_made_again_is_noticed(run, new_model, monkeypatch) -> None:
+    right, free = preflight.epoch_batches, random.Random(1)
+    monkeypatch.setattr(
+        preflight, "epoch_batches", lambda *given: free.sample(batches := right(*given), len(batches))
+    )
+    with pytest.raises(TrainError, match=r"Seed 11 gave two orders of the same \d+ rows"):
+        run(new_model())
+
+
+def test_an_epoch_with_a_row_twice_is_noticed(run, new_model, monkeypatch) -> None:
+    right = preflight.epoch_batches
+    monkeypatch.setattr(preflight, "epoch_batches", lambda *given: [*right(*given), right(*given)[0]])
+    with pytest.raises(TrainError, match=r"Epoch 1 trains on 2 of its 14 rows twice"):
+        run(new_model())
 
 
 def test_an_empty_label_mask_is_refused(run, new_model, encoded) -> None:
