@@ -28,8 +28,9 @@ class TrainConfig(BaseModel):
     at once (`auto`: as many as fit). `precision` is the dtype of the frozen weights (`auto`: bf16 where the
     device is fast at it, else fp16 on a GPU and fp32 on a CPU); `quantization`
     loads the base in 4 bits (`nf4`) or 8 (`int8`). `optimizer` is AdamW as in torch, or bitsandbytes' with 8-bit
-    moments that can leave a full GPU. `checkpointing` computes activations twice to save memory; `compile` lets torch
-    compile the layers, which pays in runs of many thousand steps on a GPU.
+    moments that can leave a full GPU. `checkpointing` computes activations twice to save memory; with
+    `offload` what each layer begins with is kept in main memory, too. `compile` lets torch compile the layers, which
+    pays in runs of many thousand steps on a GPU.
 
     `variant` is `lora`, `rslora` (scaled by alpha / √rank, with an alpha of 16 if not given; saved as plain LoRA) or
     `dora` (magnitudes trained, too; its bundle has merged files, but no adapter as GGUF). `init` is how A and B
@@ -81,7 +82,7 @@ class TrainConfig(BaseModel):
     preferences: Path | None = Field(default=None, exclude=True)  # its content counts
     dpo_beta: float = Field(default=0.1, gt=0, le=10)
     dpo_epochs: int = Field(default=1, ge=1, le=100)
-    checkpointing: bool = Field(default=False, exclude=True)
+    checkpointing: bool | Literal["offload"] = Field(default=False, exclude=True)
     compile: bool = Field(default=False, exclude=True)
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", exclude=True)
     checkpoint_seconds: float = Field(default=30.0, gt=0, exclude=True)

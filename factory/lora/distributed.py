@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from factory.errors import TrainError
 
@@ -56,6 +57,11 @@ def is_main() -> bool:
 def is_sharded() -> bool:
     """Tell whether frozen weights are spread over the processes, as `accelerate launch --use_fsdp` asks for."""
     return num_processes() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true"}
+
+
+def is_offloaded() -> bool:
+    """Tell whether each process keeps its share of spread weights in main memory (`--fsdp_offload_params true`)."""
+    return is_sharded() and os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() in {"1", "true"}
 
 
 def from_main(value: Any = None) -> Any:
@@ -127,16 +133,20 @@ def sum_gradients(parameters: Sequence[torch.nn.Parameter], loss: torch.Tensor) 
 def shard(model: Any, device: str) -> Any:
     """Return a model with the frozen weights of its layers spread over the processes (FSDP2), the rest on a device.
 
+    Shares of them stay in main memory if that is asked for, and a layer's come to the device to be computed with.
     Adapters are a percent of the weights and stay whole in every process, so that optimizer, clipping and checkpoints
     are those of one process. Each layer comes to the device by itself: the whole model never has to fit there.
     """
     mesh = init_device_mesh(device, (num_processes(),))
     core = model.get_base_model().model
     trained = {value for value in model.parameters() if value.requires_grad}
+    policy = CPUOffloadPolicy(pin_memory=device == "cuda") if is_offloaded() else OffloadPolicy()
     for layer in core.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=trained)
+        fully_shard(layer, mesh=mesh, ignored_params=trained, offload_policy=policy)
     fully_shard(core, mesh=mesh, ignored_params=set(core.parameters()))  # only to be the layers' root
-    model.to(device)
+    model._apply(
+        lambda value: value if isinstance(value, DTensor) else value.to(device)
+    )  # shares are in place
     with torch.no_grad():  # the layers learn that they belong together: later passes see a part of them
         core(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), use_cache=False)
     return model

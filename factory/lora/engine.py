@@ -5,9 +5,10 @@ Knows rows and losses; not steps or schedules.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -99,10 +100,16 @@ class PlainEngine:
         pad_id: int,
         *,
         unpadded: bool = False,
+        offloaded: bool = False,
     ) -> None:
-        """Cut the model; nothing is copied. `unpadded` is for attention that keeps rows side by side apart."""
+        """Cut the model; nothing is copied.
+
+        `unpadded` is for attention that keeps rows side by side apart. `offloaded` keeps in main memory what is kept
+        for the backward pass, for layers that are computed twice.
+        """
         self._split = SplitModel(model, first_layer)
         self._dtype, self._device, self._pad_id, self._unpadded = dtype, device, pad_id, unpadded
+        self._offloaded = offloaded
 
     def lower(self, rows: Sequence[EncodedRow]) -> list[torch.Tensor]:
         """Return what enters the first adapted layer, one tensor of shape (length, width) a row."""
@@ -145,11 +152,18 @@ class PlainEngine:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the last hidden states (M, D) of the tokens before the rows' labels, and these (M,)."""
         given = self._arrange(rows)
-        if below is None:
-            last_BTD = self._split.whole(given.ids, given.where)
-        else:
-            last_BTD = self._split.upper(self._join(below), given.where)
+        with self._keeping():
+            if below is None:
+                last_BTD = self._split.whole(given.ids, given.where)
+            else:
+                last_BTD = self._split.upper(self._join(below), given.where)
         return last_BTD.flatten(0, 1)[given.before_targets], given.targets
+
+    def _keeping(self) -> AbstractContextManager[Any]:
+        """Return where tensors are kept; layers not in training mode are computed once and would move their weights."""
+        if self._offloaded and self._split.training:
+            return torch.autograd.graph.save_on_cpu(pin_memory=self._device == "cuda")
+        return nullcontext()
 
     def refresh(self) -> None:
         """Do nothing: the model's own modules hold the adapters."""
@@ -224,15 +238,16 @@ def open_engine(
     device: str,
     pad_id: int,
     *,
-    checkpointing: bool = False,
+    checkpointing: bool | Literal["offload"] = False,
     compiled: bool = False,
 ) -> Engine:
     """Return the fast engine for the models it computes, else the one for all models."""
-    if is_fused(model, device, own_modules=checkpointing or compiled):
+    if is_fused(model, device, own_modules=bool(checkpointing) or compiled):
         return FusedEngine(model, first_layer, dtype)
     unpadded = kernels.speed_up(model, device, dtype)
     if checkpointing:
         kernels.checkpoint_activations(model)
     if compiled:
         kernels.compile_layers(model)
-    return PlainEngine(model, first_layer, dtype, device, pad_id, unpadded=unpadded)
+    offloaded = checkpointing == "offload"
+    return PlainEngine(model, first_layer, dtype, device, pad_id, unpadded=unpadded, offloaded=offloaded)

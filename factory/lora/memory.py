@@ -32,8 +32,9 @@ class Setup:
     `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
     out; `rebuilt` are the weights without a module of their own to which every step adds B A. `dtype_bytes` is the size
     of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
-    computed twice, `head_norms` whether queries and keys are normalised. The layers' weights are spread over
-    `processes`; `init` is the adapter's.
+    computed twice, `offloaded` whether what a layer begins with then waits in main memory, `head_norms` whether queries
+    and keys are normalised. The layers' weights are spread over `processes`, whose shares wait there too if
+    `shares_offloaded`; `init` is the adapter's.
     """
 
     shape: Shape
@@ -48,9 +49,11 @@ class Setup:
     dropout: bool = False
     checkpointing: bool = False
     head_norms: bool = False
+    offloaded: bool = False
     quantization: Literal["none", "nf4", "int8"] = "none"
     init: Literal["default", "pissa", "loftq", "eva"] = "default"
     processes: int = 1
+    shares_offloaded: bool = False
     cuda: bool = False
 
     @property
@@ -170,7 +173,7 @@ def _weights(setup: Setup) -> float:
         return packed + size * (shape.outer_parameters + largest)
     if setup.processes == 1:
         return size * shape.parameters
-    share = 1 / setup.processes + 2 / shape.layers
+    share = (0 if setup.shares_offloaded else 1 / setup.processes) + 2 / shape.layers
     return size * (shape.outer_parameters + share * shape.layer_parameters)
 
 
@@ -208,7 +211,7 @@ def kept_bytes(setup: Setup, row_tokens: int) -> float:
     kept = setup.layers * _layer_bytes(setup, row_tokens) + size * adapters + masks
     if not setup.checkpointing:
         return kept
-    entering = setup.layers * size * setup.shape.width
+    entering = (1 if setup.offloaded else setup.layers) * size * setup.shape.width
     return entering + kept / setup.layers  # one layer is computed again at a time
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 
@@ -19,7 +19,7 @@ class LoopSettings:
     `batch_size` is rows per optimizer step; `micro_batch` rows per forward pass. The learning rate rises over
     the share `warmup` of all steps and falls along a cosine to a fiftieth; `lora_plus` times as fast for B, where it
     is given. Recall is measured after each epoch in `recall_epochs`. `checkpointing` is that of
-    activations.
+    activations, as in the recipe.
     """
 
     epochs: int
@@ -37,7 +37,7 @@ class LoopSettings:
     dtype: torch.dtype
     lora_plus: float | None = None
     optimizer: Kind = "adamw"
-    checkpointing: bool = False
+    checkpointing: bool | Literal["offload"] = False
     compiled: bool = False
 
     @classmethod

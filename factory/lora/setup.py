@@ -50,7 +50,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
     experts = [layer for _, layer in layers if isinstance(layer, ParamWrapper)]
     dropout = any(isinstance(layer.lora_dropout[ADAPTER], torch.nn.Dropout) for _, layer in modules)
     copied = dropout or dtype.itemsize < FLOAT
-    own_modules = config.checkpointing or config.compile or config.quantization != "none"
+    own_modules = bool(config.checkpointing) or config.compile or config.quantization != "none"
     return Setup(
         shape=shape_of(model),
         first_layer=first_trained_layer(model),
@@ -62,11 +62,13 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         results=sum(2 * (layer.out_features or 0) for _, layer in modules if layer.use_dora[ADAPTER]),
         rebuilt=sum(layer.get_param().numel() for layer in experts),
         dropout=dropout,
-        checkpointing=config.checkpointing,
+        checkpointing=bool(config.checkpointing),
+        offloaded=config.checkpointing == "offload" and device == "cuda",
         head_norms=any(name.endswith(".q_norm") for name, _ in model.named_modules()),
         quantization=config.quantization,
         init=config.init,
         processes=distributed.num_processes() if distributed.is_sharded() else 1,
+        shares_offloaded=distributed.is_offloaded() and device == "cuda",
         cuda=device == "cuda",
     )
 

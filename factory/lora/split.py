@@ -31,6 +31,11 @@ class SplitModel:
         self._lower = torch.nn.ModuleList(self._core.layers[:first_layer])
         self._upper = torch.nn.ModuleList(self._core.layers[first_layer:])
 
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+        return bool(self._core.training)
+
     @torch.no_grad()
     def lower(self, ids_BT: torch.Tensor, where: Where) -> torch.Tensor:
         """Return the hidden states below the cut, shape (rows, length, width)."""

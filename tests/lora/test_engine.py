@@ -312,16 +312,41 @@ def test_what_the_fused_layers_do_not_compute_is_left_to_the_model(new_model, de
     assert isinstance(open_engine(other, 0, torch.float32, "cpu", PAD), PlainEngine)
 
 
+@pytest.mark.parametrize("checkpointing", [True, "offload"])
 @pytest.mark.parametrize("first_layer", [0, 1])
-def test_recomputed_activations_change_no_gradient(new_model, encoded, first_layer):
+def test_recomputed_activations_change_no_gradient(new_model, encoded, first_layer, checkpointing):
     rows = encoded[:5]
     value, expected = _expected(new_model(first_layer, trained=True), rows)
     model = new_model(first_layer, trained=True)
-    engine = open_engine(model, first_layer, torch.float32, "cpu", PAD, checkpointing=True)
+    engine = open_engine(model, first_layer, torch.float32, "cpu", PAD, checkpointing=checkpointing)
     loss = engine.loss(rows, engine.lower(rows) if first_layer else None)
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
+
+
+def test_offloaded_is_what_layers_begin_with_and_no_weight(new_model, encoded, monkeypatch):
+    moved = []
+
+    class Recording(torch.autograd.graph.saved_tensors_hooks):
+        def __init__(self, pin_memory: bool) -> None:
+            assert not pin_memory, "there is no GPU"
+            super().__init__(lambda tensor: moved.append(tensor) or tensor, lambda tensor: tensor)
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Recording)
+    rows, model = encoded[:4], new_model(trained=True)
+    engine = open_engine(model, 0, torch.float32, "cpu", PAD, checkpointing="offload")
+    model.train()
+    engine.loss(rows, None).backward()
+    longest = max(len(row.ids) for row in rows)
+    hidden = [tensor for tensor in moved if tensor.shape == (4, longest, 64)]
+    frozen = {value.data_ptr() for name, value in model.named_parameters() if value.ndim > 1}
+    assert len(hidden) >= 2, "one a layer"
+    assert not frozen & {tensor.data_ptr() for tensor in moved}
+    moved.clear()
+    model.eval()
+    engine.loss(rows, None).backward()
+    assert not moved, "layers that are computed once would move their weights"
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch about itself, when it imports and uses its compiler

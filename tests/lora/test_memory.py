@@ -141,6 +141,20 @@ def test_of_layers_computed_twice_one_hidden_state_each_is_kept_and_one_layers_a
     assert replace(twice, activations=0, reserve=0) == replace(step, activations=0, reserve=0)
 
 
+def test_what_is_offloaded_is_not_counted_but_for_the_layer_that_is_computed():
+    on_gpu = lora(LLAMA_8B, 8, dtype_bytes=2, checkpointing=True, cuda=True)
+    away = replace(on_gpu, offloaded=True)
+    layers, entering = LLAMA_8B.layers, 2 * LLAMA_8B.width
+    less = memory.kept_bytes(on_gpu, 512) - memory.kept_bytes(away, 512)
+    assert less == pytest.approx((layers - 1) * entering)
+    spread = replace(on_gpu, processes=4)
+    weights = [
+        memory.train_step(one, Load(512, 64), 1).weights
+        for one in (spread, replace(spread, shares_offloaded=True))
+    ]
+    assert weights[0] - weights[1] == pytest.approx(2 * LLAMA_8B.layer_parameters / 4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_rebuilt_experts_are_kept_whole_whatever_the_rows(dtype):
     config = TrainConfig(rank=2, target_modules=("q_proj",), target_parameters=("mlp.experts.gate_up_proj",))

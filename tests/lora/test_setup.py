@@ -83,6 +83,17 @@ def test_spread_weights_are_counted_by_process(base, monkeypatch):
     assert (read(base).processes, read(base).fused) == (4, False)
 
 
+def test_what_waits_in_main_memory_is_no_part_of_a_gpus(base, monkeypatch):
+    for device, waits in (("cuda", True), ("cpu", False)):
+        found = read(base, checkpointing="offload", device=device)
+        assert (found.checkpointing, found.offloaded, found.shares_offloaded) == (True, waits, False)
+    assert not read(base, checkpointing=True, device="cuda").offloaded
+    monkeypatch.setattr(distributed, "num_processes", lambda: 4)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    assert read(base, device="cuda").shares_offloaded
+
+
 def test_a_saved_adapter_is_outlined_in_its_own_shape(base, new_model, tmp_path):
     model = new_model(first_layer=1, rank=6)
     save_adapter(model, tmp_path, TINY_NAME)

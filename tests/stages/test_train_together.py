@@ -182,13 +182,14 @@ def two(folder) -> Path:
 
 @pytest.fixture(scope="module")
 def spread(folder) -> Path:
-    """What two processes with spread weights made, one of them being without memory in the end."""
+    """What two processes made that spread weights and offload their shares; in the end one is without memory."""
     done = _together(
         folder,
         "spread",
         *((name, "", 0, name) for name in CASES),
         ("memory", "memory", 2, "plain"),
         ACCELERATE_USE_FSDP="true",
+        FSDP_OFFLOAD_PARAMS="true",
     )
     assert done.returncode != 0
     return folder / "spread"
