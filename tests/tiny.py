@@ -17,6 +17,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.core_model_loading import revert_weight_conversion
 
 from factory import store
 from factory.rows import Example, Message, write_rows
@@ -36,6 +37,13 @@ CONFIGS = {
     "llama": transformers.LlamaConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
+}
+EXPERT_CONFIGS = {
+    "mixtral": (transformers.MixtralConfig, {"num_local_experts": 4}),
+    "qwen3moe": (
+        transformers.Qwen3MoeConfig,
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True},
+    ),
 }
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TINY_ROWS = (
@@ -76,7 +84,9 @@ def make_tiny_base(folder: Path, family: str = "llama", hidden: int = 64, seed: 
     """Write a random two-layer model as a prepared base folder, GGUF file included, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tiny_tokenizer()
-    config = CONFIGS[family](
+    config_class, more = EXPERT_CONFIGS.get(family) or (CONFIGS[family], {})
+    config = config_class(
+        **more,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=2,
@@ -98,10 +108,11 @@ def make_tiny_base(folder: Path, family: str = "llama", hidden: int = 64, seed: 
             continue
         if "embed" in name:
             tensors[name] = (0.3 * torch.randn(tensor.shape)).half()
-        elif tensor.ndim == 2:
-            tensors[name] = (torch.randn(tensor.shape) / tensor.shape[1] ** 0.5).half()
+        elif tensor.ndim > 1:
+            tensors[name] = (torch.randn(tensor.shape) / tensor.shape[-1] ** 0.5).half()
         else:
             tensors[name] = tensor + 0.1 * torch.randn(tensor.shape)
+    tensors = {name: tensor.contiguous() for name, tensor in revert_weight_conversion(model, tensors).items()}
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
@@ -195,7 +206,8 @@ def _train(model: Any, tokenizer: Any, steps: int) -> None:
 def _write_gguf(
     path: Path, family: str, config: Any, tensors: dict[str, torch.Tensor], tokenizer: Any
 ) -> None:
-    writer = gguf.GGUFWriter(path, family)
+    architecture = "llama" if family == "mixtral" else family
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_block_count(config.num_hidden_layers)
@@ -210,19 +222,37 @@ def _write_gguf(
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    if family in EXPERT_CONFIGS:
+        writer.add_expert_count(4)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(
+            getattr(config, "moe_intermediate_size", config.intermediate_size)
+        )
     _write_tokenizer(writer, tokenizer)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config.num_hidden_layers)
-    for name, tensor in tensors.items():
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
+    for name, tensor in _stacked(tensors).items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         values = tensor.numpy()
         for part, num_heads in heads.items():
-            if family == "llama" and part in name:
+            if architecture == "llama" and part in name:
                 values = interleave(values, num_heads)
+        if ".gate.weight" in name:  # llama.cpp's converter keeps routers in float32
+            values = values.astype(np.float32)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _stacked(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights with all experts of a layer in one tensor, the first expert first."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for name, tensor in sorted(tensors.items()):  # fewer than ten experts: their names sort as their numbers
+        layer, experts, weight = name.partition(".experts.")
+        stacked = f"{layer}{experts}{weight.partition('.')[2]}" if experts else name
+        found.setdefault(stacked, []).append(tensor)
+    return {name: torch.stack(parts) if ".experts." in name else parts[0] for name, parts in found.items()}
 
 
 def rewrite_gguf(source: Path, target: Path, *, keys: dict[str, Any] | None = None, **changes: Any) -> Path:

@@ -38,8 +38,8 @@ class TrainConfig(BaseModel):
     main directions on training rows. `lora_plus` is how many times as fast B learns as A (16 is usual).
     `layers` lists the layers with an adapter, instead of `first_layer`. `rank_pattern` and `alpha_pattern` give
     other numbers to modules whose name's end matches: `{q_proj: 64, "layers.[0-3].mlp.*": 8}`.
-    `target_parameters` are weights without a module of their own, such as `mlp.experts.down_proj`; GGUF files
-    of such bases are not made.
+    `target_parameters` are weights without a module of their own, such as `mlp.experts.down_proj`; the
+    bundle has merged files then, but no adapter as GGUF.
     `continue_from` is an adapter folder or bundle of the same base whose adapter is trained on, as it is shaped: the
     keys of shape and variant do not count then.
 

@@ -26,6 +26,7 @@ from factory import store
 from factory.errors import BaseModelError, MissingExtraError
 from factory.weights import gguf_conversion
 from factory.weights.gguf_header import check_gguf_header
+from factory.weights.own import own_tensors
 
 logger = logging.getLogger(__name__)
 LAYOUT_VERSION = 2
@@ -316,11 +317,9 @@ def _save(
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
     tensors = {
         name: (tensor.bfloat16().half() if tensor.ndim > 1 else tensor.float()).contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
+        for name, tensor in own_tensors(model).items()
     }
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from factory.errors import QuantizeError
 from factory.weights.delta import LoraAdapter, LoraPair
 from factory.weights.gguf_header import DEFAULT_ALIGNMENT, MAGIC, GgufHeader, check_gguf_header
-from factory.weights.gguf_names import GgufNames
+from factory.weights.gguf_names import GgufNames, expert_of
 from factory.weights.unfinished import unfinished
 
 WEIGHTS_FILE, BASE_FILE = "model.safetensors", "base-F16.gguf"
@@ -56,8 +56,11 @@ def write_merged_gguf(base: Path, merged: Path, target: Path, name: str) -> int:
         file.write(head)
         for tensor in header.tensors:
             source.seek(header.layout.data_start + tensor.offset)
+            data = bytearray(source.read(tensor.size_bytes))
+            for start, part in changed.get(tensor.name, {}).items():
+                data[start : start + len(part)] = part
             file.seek(len(head) + tensor.offset)
-            file.write(changed[tensor.name] if tensor.name in changed else source.read(tensor.size_bytes))
+            file.write(data)
     return len(changed)
 
 
@@ -123,9 +126,12 @@ def _add_pair(writer: gguf.GGUFWriter, names: GgufNames, pair: LoraPair, alpha: 
     writer.add_tensor(f"{stored}.lora_b", _to_f16(weight, b_OR))
 
 
-def _changed_weights(base: Path, merged: Path, names: GgufNames) -> dict[str, bytes]:
-    """Return the bytes of the weights that differ from the base's, by GGUF name, in the file's order and type."""
-    changed = {}
+def _changed_weights(base: Path, merged: Path, names: GgufNames) -> dict[str, dict[int, bytes]]:
+    """Return the weights that differ from the base's as they stand in the file: GGUF name, first byte, bytes.
+
+    A weight is a whole tensor, an expert's a part of one.
+    """
+    changed: dict[str, dict[int, bytes]] = {}
     stored = {tensor.name: tensor for tensor in names.header.tensors}
     with (
         safe_open(base / WEIGHTS_FILE, framework="pt") as before,
@@ -136,15 +142,17 @@ def _changed_weights(base: Path, merged: Path, names: GgufNames) -> dict[str, by
             weight = after.get_tensor(name)
             if name in known and torch.equal(before.get_tensor(name).to(weight.dtype), weight):
                 continue
-            tensor = stored[names.of(name)]
+            tensor, expert = stored[names.of(name)], expert_of(name)
+            size = tensor.size_bytes if expert is None else tensor.size_bytes // tensor.shape[-1]
             values = names.order(name, (weight.float() if weight.dtype == torch.bfloat16 else weight).numpy())
-            data = (_to_f16(name, values) if tensor.type_name == "F16" else values).tobytes()
-            if len(data) != tensor.size_bytes or tensor.type_name not in {"F16", "F32"}:
+            stored_as = _to_f16(name, values) if tensor.type_name == "F16" else values.astype(np.float32)
+            data = stored_as.tobytes()
+            if len(data) != size or tensor.type_name not in {"F16", "F32"}:
                 raise QuantizeError(
                     f"The weight {name!r} of shape {tuple(weight.shape)} does not fit the base's GGUF file, which "
                     f"holds {tensor.shape} in {tensor.type_name}: delete the cached base and run again"
                 )
-            changed[tensor.name] = data
+            changed.setdefault(tensor.name, {})[size * (expert or 0)] = data
     return changed
 
 

@@ -1,9 +1,11 @@
 """How Hugging Face weights are named and ordered in a GGUF file, where the architecture's rules are known.
 
 Follows llama.cpp's converter (`conversion/llama.py`, `LlamaModel.permute`): its rotary embedding pairs
-neighbouring rows where Hugging Face pairs row i with row i + half a head, so query and key rows move.
+neighbouring rows where Hugging Face pairs row i with row i + half a head, so query and key rows move. Experts of a
+layer, a weight each in a folder, are one tensor of the file, one after another.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +17,9 @@ from factory.errors import QuantizeError
 from factory.weights.gguf_header import GgufHeader
 
 REORDERED = frozenset({"llama", "granite", "smollm3"})
-AS_THEY_ARE = frozenset({"qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"})
+AS_THEY_ARE = frozenset({"qwen2", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3"})
 KNOWN = REORDERED | AS_THEY_ARE
+EXPERT = re.compile(r"(.+\.experts)\.(\d+)(\..+)")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,6 @@ class GgufNames:
                 f"Models of the architecture {self.header.architecture!r} cannot be exported to GGUF: how "
                 f"weights are ordered is known for {', '.join(sorted(KNOWN))} only; use such a base"
             )
-        if self.header.keys.get(f"{self.header.architecture}.expert_count"):
-            raise QuantizeError(
-                "Models with experts cannot be exported to GGUF: use the adapter or the merged folder, or a base "
-                "without experts"
-            )
 
     @cached_property
     def _map(self) -> gguf.TensorNameMap:
@@ -56,12 +54,12 @@ class GgufNames:
         return int(self.header.keys[f"{self.header.architecture}.{name}"])
 
     def of(self, name: str) -> str:
-        """Return the name that a Hugging Face weight has in the file.
+        """Return the name that a Hugging Face weight has in the file; all experts of a layer have the same.
 
         Raises:
             QuantizeError: the file holds no such tensor.
         """
-        found = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
+        found = self._map.get_name(EXPERT.sub(r"\1\3", name), try_suffixes=(".weight", ".bias"))
         if found not in self._stored:
             raise QuantizeError(
                 f"The weight {name!r} has no place in the base's GGUF file: "
@@ -86,6 +84,12 @@ class GgufNames:
         if ".k_proj." in name:
             return interleave_halves(values, self.key("attention.head_count_kv"))
         return values
+
+
+def expert_of(name: str) -> int | None:
+    """Return which expert of its layer a Hugging Face weight belongs to; None for a weight that stands alone."""
+    found = EXPERT.fullmatch(name)
+    return int(found[2]) if found else None
 
 
 def interleave_halves(values: np.ndarray[Any, Any], num_heads: int) -> np.ndarray[Any, Any]:

@@ -10,18 +10,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import peft
 import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers.core_model_loading import revert_weight_conversion
 
 from factory import hardware, store
 from factory.errors import MergeError
 from factory.weights.delta import LoraAdapter
+from factory.weights.own import own_tensors
 
 logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
@@ -91,7 +90,7 @@ def write_merged(model: transformers.PreTrainedModel, base: Path, folder: Path, 
     Raises:
         MergeError: no tensor differs once rounded to the type, or a number does not fit it.
     """
-    tensors = {name: _round(name, tensor, dtype) for name, tensor in _own_tensors(model)}
+    tensors = {name: _round(name, tensor, dtype) for name, tensor in own_tensors(model).items()}
     num_changed = _count_changed(tensors, base)
     if not num_changed:
         raise MergeError(
@@ -108,18 +107,6 @@ def write_merged(model: transformers.PreTrainedModel, base: Path, folder: Path, 
     }
     store.write_json(folder / "config.json", config | {"dtype": dtype})
     return num_changed
-
-
-def _own_tensors(model: transformers.PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each weight once: an output layer that is the embedding itself is left out, as in a base."""
-    layer: Any = model.get_input_embeddings()
-    embedding = layer.weight
-    own = {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not (name == "lm_head.weight" and tensor.data_ptr() == embedding.data_ptr())
-    }
-    yield from revert_weight_conversion(model, own).items()  # experts by one, as in the base's file
 
 
 def _round(name: str, tensor: torch.Tensor, dtype: str) -> torch.Tensor:

@@ -1,3 +1,5 @@
+import shutil
+
 import gguf
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from factory.weights.delta import read_adapter
 from factory.weights.gguf_header import check_gguf_header
 from factory.weights.gguf_model import GgufModel
 from factory.weights.parity import top_differences, torch_logprobs
-from tests.tiny import make_tiny_adapter, make_tiny_base, rewrite_gguf
+from tests.tiny import EXPERT_CONFIGS, make_tiny_adapter, make_tiny_base, rewrite_gguf
 
 IDS = [1, 87, 260, 5, 99, 301, 2, 201, 1, 77, 30, 31, 222]
 KINDS = {
@@ -51,6 +53,45 @@ def test_both_files_say_what_the_adapter_says(tiny_base, tmp_path, kind):
 def test_other_families_are_exported_right(tmp_path, family):
     base = make_tiny_base(tmp_path / "base", family)
     test_both_files_say_what_the_adapter_says(base, tmp_path, "plain")
+
+
+@pytest.mark.parametrize("family", EXPERT_CONFIGS)
+def test_merged_files_of_models_with_experts_say_what_the_adapter_says(tmp_path, family):
+    base = make_tiny_base(tmp_path / "base", family)
+    trained = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "strength": 0.3}
+    adapter = make_tiny_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"], **trained)
+    plain = torch_logprobs(merged.load_model(base), IDS, 0)
+    expected = torch_logprobs(merged.load_adapted(base, adapter), IDS, 0)
+    folder = _merge(base, adapter, tmp_path / "merged")
+    num_changed = gguf_files.write_merged_gguf(base, folder, tmp_path / "model.gguf", "x")
+
+    assert num_changed == 2 * (2 + 3), (
+        "queries and values, and the three matrices of all experts, in two layers"
+    )
+    assert _difference(plain, base / "base-F16.gguf") < 0.05
+    assert _difference(expected, base / "base-F16.gguf") > 0.2
+    assert _difference(expected, tmp_path / "model.gguf") < 0.05
+
+
+def test_an_expert_alone_changes_its_own_bytes_alone(tmp_path):
+    base = make_tiny_base(tmp_path / "base", "qwen3moe")
+    folder = shutil.copytree(base, tmp_path / "merged")
+    tensors = load_file(folder / "model.safetensors")
+    changed = "model.layers.1.mlp.experts.2.up_proj.weight"
+    tensors[changed] = tensors[changed] + 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    gguf_files.write_merged_gguf(base, folder, tmp_path / "model.gguf", "x")
+    before, after = (
+        {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
+        for path in (base / "base-F16.gguf", tmp_path / "model.gguf")
+    )
+
+    assert [name for name in before if not np.array_equal(before[name], after[name])] == [
+        "blk.1.ffn_up_exps.weight"
+    ]
+    found = (before["blk.1.ffn_up_exps.weight"] != after["blk.1.ffn_up_exps.weight"]).any(axis=(1, 2))
+    assert found.tolist() == [False, False, True, False]
+    assert np.array_equal(after["blk.1.ffn_up_exps.weight"][2], tensors[changed].numpy())
 
 
 def test_the_merged_file_holds_the_very_numbers_of_the_merged_folder(tiny_base, tiny_adapter, tmp_path):

@@ -1,11 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from factory.errors import QuantizeError
 from factory.weights.gguf_header import check_gguf_header
-from factory.weights.gguf_names import KNOWN, GgufNames, interleave_halves
+from factory.weights.gguf_names import KNOWN, GgufNames, expert_of, interleave_halves
 from tests.tiny import interleave, make_tiny_base, rewrite_gguf
 
 
@@ -65,8 +63,14 @@ def test_a_rewritten_file_is_the_same_file(tiny_base, tmp_path):
     assert check_gguf_header(again) == check_gguf_header(tiny_base / "base-F16.gguf")
 
 
-def test_a_model_with_experts_is_refused(tiny_base, tmp_path):
-    header = check_gguf_header(tiny_base / "base-F16.gguf")
+@pytest.mark.parametrize(
+    ("family", "weight"),
+    [("mixtral", "model.layers.1.block_sparse_moe.experts.3.w1.weight"),
+     ("qwen3moe", "model.layers.1.mlp.experts.3.gate_proj.weight")],
+)  # fmt: skip
+def test_all_experts_of_a_layer_are_one_tensor_and_are_told_apart(tmp_path, family, weight):
+    names = GgufNames(check_gguf_header(make_tiny_base(tmp_path, family) / "base-F16.gguf"))
 
-    with pytest.raises(QuantizeError, match="with experts cannot be exported to GGUF"):
-        GgufNames(replace(header, keys=header.keys | {"llama.expert_count": 8}))
+    assert names.of(weight) == names.of(weight.replace(".3.", ".0.")) == "blk.1.ffn_gate_exps.weight"
+    assert (expert_of(weight), expert_of(weight.replace(".3.", ".12."))) == (3, 12)
+    assert expert_of("model.layers.1.self_attn.q_proj.weight") is None
