@@ -1,16 +1,20 @@
+import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from factory import store
 from factory.errors import EvaluateError
-from factory.rows import write_rows
+from factory.rows import Example, read_rows, write_rows
 from factory.stages.merge import MergeConfig, merge
 from factory.stages.quantize import QuantizeConfig, quantize
 from factory.stages.train import TrainConfig, train
 from factory.stages.verify import VerifyConfig, verify
+from tests.made import make_fact
 from tests.tiny import (
+    EXPERT_CONFIGS,
     TINY_NAME,
     interleave,
     make_tiny_adapter,
@@ -24,12 +28,20 @@ CONFIG = VerifyConfig(
 )
 
 
-def _export(folder, base, adapter):
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices this small only wait for a second thread
+    yield
+    torch.set_num_threads(threads)
+
+
+def _export(folder, base, adapter, imatrix_tokens=0):
     for name in ("merged", "gguf"):
         (folder / name).mkdir(parents=True)
     merge(MergeConfig(), adapter=adapter, base=base, work=folder / "merged")
     dataset = make_tiny_dataset(folder / "dataset")
-    config = QuantizeConfig(types=("Q8_0",), imatrix_tokens=0, threads=1)
+    config = QuantizeConfig(types=("Q8_0",), imatrix_tokens=imatrix_tokens, threads=1)
     quantize(
         config, adapter=adapter, merged=folder / "merged", base=base, dataset=dataset, work=folder / "gguf"
     )
@@ -92,10 +104,33 @@ def test_sound_files_pass_every_gate(trained, tmp_path):
     )
 
 
+def _trained(base, folder, **fields):
+    """Train on rows that point at passages and return the adapter's folder and counts."""
+    dataset, work = make_tiny_dataset(folder / "rows"), folder / "adapter"
+    work.mkdir(parents=True)
+    rows = list(read_rows(dataset / "train.jsonl", Example))
+    facts = [make_fact(number, row.messages[-1].content) for number, row in enumerate(rows)]
+    write_rows(dataset / "facts.jsonl", facts)
+    write_rows(
+        dataset / "train.jsonl",
+        [
+            row.model_copy(update={"facts": (fact.id,), "evidence": fact.evidence})
+            for row, fact in zip(rows, facts, strict=True)
+        ],
+    )
+    for name in ("valid", "test", "calibration"):
+        write_rows(dataset / f"{name}.jsonl", [])
+    fixed = {"rank": 8, "learning_rate": 1e-2, "epochs": 120, "recall_every": 999, "device": "cpu"}
+    config = TrainConfig(**fixed | {"precision": "float32"} | fields)
+    counts = train(config, dataset=dataset, base=base, base_name=TINY_NAME, seed=5, system="", work=work)
+    return work, counts
+
+
 METHODS = {
     "rslora": {"variant": "rslora"},
     "dora": {"variant": "dora"},
     "pissa": {"init": "pissa", "learning_rate": 3e-3},
+    "loftq": {"init": "loftq", "quantization": "nf4"},
     "eva": {"init": "eva", "rank": 4},
     "patterns": {"rank_pattern": {"q_proj": 2, "down_proj": 16}, "alpha_pattern": {"v_proj": 8}},
     "layers": {"layers": (1,), "lora_plus": 4.0},
@@ -104,31 +139,65 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_every_method_trains_passes_every_gate(base, tmp_path, method):
-    adapter, dataset = tmp_path / "adapter", make_tiny_dataset(tmp_path / "train")
-    adapter.mkdir()
-    write_rows(dataset / "valid.jsonl", [])
-    fields = {
-        "rank": 8,
-        "learning_rate": 1e-2,
-        "epochs": 120,
-        "recall_every": 999,
-        "precision": "float32",
-        "device": "cpu",
-    }
-    train(
-        TrainConfig(**fields | METHODS[method]),
-        dataset=dataset,
-        base=base,
-        base_name=TINY_NAME,
-        seed=5,
-        system="",
-        work=adapter,
-    )
+    if method == "loftq":
+        pytest.importorskip("bitsandbytes")
+    adapter, _ = _trained(base, tmp_path / "train", **METHODS[method])
     made = _export(tmp_path, base, adapter)
 
     assert _failed(made, tmp_path / "work") == set()
     assert (made["gguf"] / "adapter.gguf").exists() == (method != "dora")
     assert ("adapter.gguf" in _passed(tmp_path / "work")) == (method != "dora")
+
+
+def test_an_adapter_that_training_went_on_from_passes_every_gate(base, tmp_path):
+    before, _ = _trained(base, tmp_path / "before", epochs=60, variant="rslora", rank=6)
+    adapter, _ = _trained(base, tmp_path / "after", epochs=60, continue_from=before)
+    made = _export(tmp_path, base, adapter)
+
+    assert (adapter / "adapter_model.safetensors").read_bytes() != (
+        before / "adapter_model.safetensors"
+    ).read_bytes()
+    assert _failed(made, tmp_path / "work") == set()
+    assert ("top5_difference", "model-F16.gguf") in _failed(made, tmp_path / "other", adapter=before)
+
+
+def test_an_adapter_trained_on_preferences_passes_every_gate(base, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    chosen = {"prompt": "Is it red?", "chosen": "It is red.", "rejected": "The pump runs."}
+    store.write_text(pairs, json.dumps(chosen))
+    adapter, counts = _trained(base, tmp_path / "train", preferences=pairs, dpo_epochs=20)
+
+    assert counts["preferences_learned"] == 1
+    assert _failed(_export(tmp_path, base, adapter), tmp_path / "work") == set()
+
+
+def test_a_distilled_adapter_passes_every_gate(base, trained, tmp_path):
+    taught = shutil.copytree(base, tmp_path / "taught")  # a base that knows what the passages say
+    shutil.copyfile(trained["merged"] / "model.safetensors", taught / "model.safetensors")
+    shutil.copyfile(trained["gguf"] / "model-F16.gguf", taught / "base-F16.gguf")
+    adapter, counts = _trained(taught, tmp_path / "train", distill=0.5, epochs=30)
+
+    assert counts["distilled_tokens"] > 0
+    assert _failed(_export(tmp_path, taught, adapter), tmp_path / "work") == set()
+
+
+@pytest.mark.parametrize("family", EXPERT_CONFIGS)
+def test_files_of_a_base_with_experts_pass_every_gate(tmp_path, family):
+    base = make_tiny_base(tmp_path / "base", family)
+    experts = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj")
+    adapter, _ = _trained(
+        base, tmp_path / "train", target_modules=targets, target_parameters=experts, epochs=60
+    )
+    made = _export(tmp_path, base, adapter, imatrix_tokens=64)
+
+    assert _failed(made, tmp_path / "work") == set()
+    assert _passed(tmp_path / "work") == {
+        "adapter_model.safetensors",
+        "model.safetensors",
+        "model-F16.gguf",
+        "model-Q8_0.gguf",
+    }
 
 
 def test_another_template_is_found(trained, copied, tmp_path):
