@@ -29,7 +29,7 @@ check: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 	$(PY) tests/links.py
 
-# Over an hour; called again, it goes on where it was interrupted.
+# Over an hour; the comparison with TRL goes on where it was interrupted.
 bench: quickstart
 	$(PY) bench/run.py
 	$(PY) bench/serve.py

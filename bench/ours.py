@@ -45,7 +45,7 @@ def train(
     ends, losses = [], []
     for rows in steps:
         engine.refresh()
-        loss = engine.loss(rows, None) / sum(num_labels(row) for row in rows)
+        loss = engine.token_losses(rows, None).sum() / sum(num_labels(row) for row in rows)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, job["max_gradient_norm"])
         optimizer.step()

@@ -90,7 +90,7 @@ def document_losses(engine: Engine, rows: Sequence[EncodedRow], micro_batch: int
     for document, numbers in by_document.items():
         taken = numbers[:: -(-len(numbers) // ROWS_EACH)]
         total = sum(
-            float(engine.loss([rows[number] for number in part], None))
+            float(engine.token_losses([rows[number] for number in part], None).sum())
             for part in micro_batches(taken, micro_batch)
         )
         loss = total / sum(num_labels(rows[number]) for number in taken)

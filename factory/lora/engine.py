@@ -33,17 +33,16 @@ class Engine(Protocol):
         """Return what enters the first adapted layer, one tensor of shape (length, width) a row."""
         ...
 
-    def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        """Return the summed cross-entropy, in nats, of the rows' labels; `below` is what `lower` returned."""
-        ...
-
     def token_losses(
         self,
         rows: Sequence[EncodedRow],
         below: Sequence[torch.Tensor] | None,
         soft: SoftTargets | None = None,
     ) -> torch.Tensor:
-        """Return the loss, in nats, of each of the rows' labels, row after row; `soft` targets have the same order."""
+        """Return the loss, in nats, of each of the rows' labels, row after row.
+
+        `below` is what `lower` returned; `soft` targets have the labels' order.
+        """
         ...
 
     def top_probs(self, rows: Sequence[EncodedRow], count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,10 +119,6 @@ class PlainEngine:
             return [part.clone() for part in hidden_BTD[0].split([len(row.ids) for row in rows])]
         return [values[: len(row.ids)].clone() for row, values in zip(rows, hidden_BTD, strict=True)]
 
-    def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        """Return the summed cross-entropy, in nats, of the rows' labels."""
-        return self.token_losses(rows, below).sum()
-
     def token_losses(
         self,
         rows: Sequence[EncodedRow],
@@ -192,10 +187,6 @@ class FusedEngine:
         """Return what enters the first adapted layer, one tensor of shape (length, width) a row."""
         layout = lay_out(rows)
         return [values.to(self._model.dtype) for values in layout.apart(self._model.lower(layout))]
-
-    def loss(self, rows: Sequence[EncodedRow], below: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        """Return the summed cross-entropy, in nats, of the rows' labels."""
-        return self.token_losses(rows, below).sum()
 
     def token_losses(
         self,

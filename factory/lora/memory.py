@@ -227,9 +227,8 @@ def _layer_bytes(setup: Setup, row_tokens: int) -> float:
         normed = FLOAT * (shape.queries + shape.keys) if setup.head_norms else 0
         return size * (attention + 3 * shape.inner + read) + residual + normed
     heads = shape.queries + 2 * shape.keys
-    residual += (
-        size * heads if setup.head_norms else 0
-    )  # queries and keys before their norms, values beside them
+    if setup.head_norms:  # queries and keys before their norms, values beside them
+        residual += size * heads
     short = FLOAT * (heads + shape.heads * row_tokens)  # computed in float32
     attention = short if row_tokens <= SHORT else 2 * size * heads
     return size * (entering + 2 * shape.inner) + attention + residual

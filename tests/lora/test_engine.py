@@ -84,7 +84,7 @@ def test_loss_and_gradients_are_the_models_own(new_model, encoded, kind, first_l
     model = new_model(first_layer, trained=True)
     engine = _engine(kind, model, first_layer)
     engine.refresh()
-    loss = engine.loss(rows, engine.lower(rows) if kept else None)
+    loss = engine.token_losses(rows, engine.lower(rows) if kept else None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
@@ -107,7 +107,7 @@ def test_the_fused_layers_compute_every_shape_of_plain_lora(deep_model, encoded,
     engine = open_engine(model, 0, torch.float32, "cpu", PAD)
     assert isinstance(engine, FusedEngine)
     engine.refresh()
-    loss = engine.loss(rows, None)
+    loss = engine.token_losses(rows, None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
@@ -179,7 +179,7 @@ def test_other_families_have_the_gradients_of_their_own_modules(
     assert isinstance(engine, FusedEngine)
     assert not shared or lay_out(rows).prefix > 20
     engine.refresh()
-    loss = engine.loss(rows, engine.lower(rows) if first_layer else None)
+    loss = engine.token_losses(rows, engine.lower(rows) if first_layer else None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
@@ -193,7 +193,7 @@ def test_other_families_in_bfloat16_are_no_worse_than_autocast(family_model, enc
         model = family_model()
         engine = _engine(kind, model, 0, torch.bfloat16)
         engine.refresh()
-        engine.loss(rows, None).backward()
+        engine.token_losses(rows, None).sum().backward()
         errors[kind] = _error(_gradients(model), expected)
     assert errors["fused"] < 1.2 * errors["plain"], errors
     assert errors["fused"] < 5e-2, errors
@@ -238,7 +238,7 @@ def test_the_losses_of_tokens_are_those_of_the_loss_in_the_order_of_the_rows(
     rows = encoded[:7]
     model = new_model(first_layer, trained=True)
     engine = _engine(kind, model, first_layer)
-    engine.loss(rows, None).backward()
+    engine.token_losses(rows, None).sum().backward()
     expected = _gradients(model)
     model.zero_grad()
     losses = engine.token_losses(rows, engine.lower(rows))
@@ -268,7 +268,7 @@ def test_in_bfloat16_the_fused_gradient_is_no_worse_than_autocasts(new_model, en
         model = new_model(trained=True)
         engine = _engine(kind, model, 0, torch.bfloat16)
         engine.refresh()
-        engine.loss(rows, None).backward()
+        engine.token_losses(rows, None).sum().backward()
         errors[kind] = _error(_gradients(model), expected)
     assert errors["fused"] < 1.2 * errors["plain"]
     assert errors["fused"] < 3e-2
@@ -279,13 +279,13 @@ def test_changed_adapters_count_from_the_next_refresh(new_model, encoded):
     model = new_model(trained=True)
     engine = FusedEngine(model, 0, torch.float32)
     with torch.no_grad():
-        before = float(engine.loss(encoded[:3], None))
+        before = float(engine.token_losses(encoded[:3], None).sum())
         for name, value in model.named_parameters():
             if "lora_B" in name:
                 value.add_(0.5)
-        assert float(engine.loss(encoded[:3], None)) == before
+        assert float(engine.token_losses(encoded[:3], None).sum()) == before
         engine.refresh()
-        assert float(engine.loss(encoded[:3], None)) != before
+        assert float(engine.token_losses(encoded[:3], None).sum()) != before
 
 
 def test_the_model_still_answers_as_before_with_its_weights_shared(new_model, encoded):
@@ -319,7 +319,7 @@ def test_recomputed_activations_change_no_gradient(new_model, encoded, first_lay
     value, expected = _expected(new_model(first_layer, trained=True), rows)
     model = new_model(first_layer, trained=True)
     engine = open_engine(model, first_layer, torch.float32, "cpu", PAD, checkpointing=checkpointing)
-    loss = engine.loss(rows, engine.lower(rows) if first_layer else None)
+    loss = engine.token_losses(rows, engine.lower(rows) if first_layer else None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
@@ -337,7 +337,7 @@ def test_offloaded_is_what_layers_begin_with_and_no_weight(new_model, encoded, m
     rows, model = encoded[:4], new_model(trained=True)
     engine = open_engine(model, 0, torch.float32, "cpu", PAD, checkpointing="offload")
     model.train()
-    engine.loss(rows, None).backward()
+    engine.token_losses(rows, None).sum().backward()
     longest = max(len(row.ids) for row in rows)
     hidden = [tensor for tensor in moved if tensor.shape == (4, longest, 64)]
     frozen = {value.data_ptr() for name, value in model.named_parameters() if value.ndim > 1}
@@ -345,7 +345,7 @@ def test_offloaded_is_what_layers_begin_with_and_no_weight(new_model, encoded, m
     assert not frozen & {tensor.data_ptr() for tensor in moved}
     moved.clear()
     model.eval()
-    engine.loss(rows, None).backward()
+    engine.token_losses(rows, None).sum().backward()
     assert not moved, "layers that are computed once would move their weights"
 
 
@@ -357,7 +357,7 @@ def test_compiled_layers_change_no_gradient(new_model, encoded, monkeypatch):
     model = new_model(trained=True)
     engine = open_engine(model, 0, torch.float32, "cpu", PAD, compiled=True)
     assert isinstance(engine, PlainEngine)
-    loss = engine.loss(rows, None)
+    loss = engine.token_losses(rows, None).sum()
     loss.backward()
     assert loss.item() == pytest.approx(value, rel=1e-5)
     assert _error(_gradients(model), expected) < 1e-5
@@ -394,7 +394,7 @@ def test_float16_weights_train_in_scaled_steps(base, encoded):
         )
         losses[dtype] = []
         for _ in range(12):
-            loss = engine.loss(rows, None) / 100
+            loss = engine.token_losses(rows, None).sum() / 100
             optimizer.backward(loss)
             optimizer.step(5e-3)
             losses[dtype].append(loss.item())
@@ -408,6 +408,6 @@ def test_many_labels_are_no_different_from_few(new_model, encoded, monkeypatch):
     rows = [EncodedRow(row.ids, row.ids, row.group) for row in encoded[:9]]
     model = new_model(trained=True)
     engine = FusedEngine(model, 0, torch.float32)
-    whole = engine.loss(rows, None).item()
+    whole = engine.token_losses(rows, None).sum().item()
     monkeypatch.setattr(losses, "LOSS_CHUNK", 5)
-    assert engine.loss(rows, None).item() == pytest.approx(whole, rel=1e-6)
+    assert engine.token_losses(rows, None).sum().item() == pytest.approx(whole, rel=1e-6)

@@ -18,7 +18,7 @@ def test_the_count_is_torchs_own(new_model, encoded, first_layer: int) -> None:
     engine, row = PlainEngine(model, first_layer, torch.float32, "cpu", 2), encoded[0]
     below = engine.lower([row])
     with FlopCounterMode(display=False) as counter:
-        engine.loss([row], below).backward()
+        engine.token_losses([row], below).sum().backward()
     cost = cost_of(model, first_layer)
     full = cost.pair * len(row.ids) ** 2  # eager attention computes what the mask hides as well
     whole = cost.of([row]) - cost.pair * len(row.ids) * (len(row.ids) + 1) / 2 + full

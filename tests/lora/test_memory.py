@@ -62,7 +62,7 @@ def kept_by_autograd(model: Any, running: Any, below: Any, rows: list[EncodedRow
         return held
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
-        loss = running.loss(rows, below)
+        loss = running.token_losses(rows, below).sum()
     storages = {held.tensor.untyped_storage().data_ptr(): held.tensor.untyped_storage() for held in kept}
     assert loss.requires_grad
     return sum(storage.nbytes() for place, storage in storages.items() if place not in own)
@@ -237,7 +237,7 @@ def run(wanted):
             for row in range(wanted["rows"])]
     for _ in range(2):
         engine.refresh()
-        engine.loss(rows, engine.lower(rows) if first_layer else None).backward()
+        engine.token_losses(rows, engine.lower(rows) if first_layer else None).sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

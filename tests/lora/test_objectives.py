@@ -186,7 +186,7 @@ def test_the_loss_is_the_mixture_of_both(new_model, distilled, tmp_path) -> None
         objective = Distillation(share, teachers, tmp_path / f"{share}.pt")
         objective.prepare(engine)
         values.append(objective.losses(engine, range(8), rows, None).sum().item())
-    assert values[0] == pytest.approx(engine.loss(rows, None).item(), rel=1e-5)
+    assert values[0] == pytest.approx(engine.token_losses(rows, None).sum().item(), rel=1e-5)
     assert values[1] == pytest.approx(0.75 * values[0] + 0.25 * values[2], rel=1e-5)
     assert values[2] < values[0]
 
@@ -207,7 +207,10 @@ def test_of_two_rows_the_one_without_a_teacher_keeps_its_cross_entropy(
     objective = Distillation(1.0, [teachers[0], None], tmp_path / "teacher.pt")
     objective.prepare(engine)
     both = objective.losses(engine, [0, 1], rows[:2], None).sum().item()
-    apart = objective.losses(engine, [0], rows[:1], None).sum().item() + engine.loss(rows[1:2], None).item()
+    apart = (
+        objective.losses(engine, [0], rows[:1], None).sum().item()
+        + engine.token_losses(rows[1:2], None).sum().item()
+    )
     assert both == pytest.approx(apart, rel=1e-5)
 
 
