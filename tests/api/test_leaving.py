@@ -79,7 +79,7 @@ def test_leaving_before_the_first_word_closes_the_engines_connection(body, caplo
         left = _send_and_leave(server, engine, body)
         assert _wait(lambda: engine.closed)
         assert engine.closed[0] - left < 0.5
-        assert _wait(lambda: _is_idle(server))
+        assert _wait(lambda: _is_idle(server) and _requests(server))
         assert _requests(server) == {"499": 1}
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
