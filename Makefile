@@ -16,8 +16,10 @@ export ADAPTER_FACTORY_SCREENSHOTS ?= $(CURDIR)/build/screenshots
 quickstart: $(INSTALLED)
 	$(FACTORY) run recipes/quickstart.yaml
 
+# A process for each core, up to four; a file's tests stay in one of them, as they share what they have made.
 test: $(INSTALLED)
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow and not alone" -n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	$(PY) -m pytest -m "alone and not slow"
 
 test-slow: $(INSTALLED)
 	$(PY) -m pytest -m slow --timeout=1800

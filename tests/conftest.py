@@ -1,4 +1,6 @@
-"""What all tests share: offline libraries, quiet ones, and searches for garbage that pass over imported packages."""
+"""What all tests share: quiet libraries without a network, searches for garbage that pass over imported packages, and a
+core for each process where several run tests.
+"""
 
 import gc
 import os
@@ -10,6 +12,23 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _stay_on_one_core(worker: str) -> None:
+    """Keep this process of `pytest -n`, whose name is like `gw1`, and all that it starts on one core.
+
+    torch and llama.cpp begin a thread for each core that they may use, and their threads wait by turning in a loop: two
+    processes with threads for all cores take each other's time.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    _stay_on_one_core(worker)  # before torch is imported
 
 
 def pytest_collection_finish() -> None:

@@ -61,6 +61,7 @@ def test_the_peak_counts_what_the_block_used_and_gave_back():
     assert 60 * MIB < watch.peak_bytes - before < 400 * MIB
 
 
+@pytest.mark.alone  # processes beside it share the pages of libraries
 def test_the_peak_counts_children():
     code = "import sys; block = bytearray(b'x' * (80 << 20)); print('ready', flush=True); sys.stdin.read()"
     with hardware.watch_memory() as watch:

@@ -69,6 +69,7 @@ def ask_and_wait(page, question, panes=(1, 2)):
 
 
 class TestCompare:
+    @pytest.mark.alone
     def test_two_models_answer_at_the_same_time_and_stop_all_ends_both(self, page, stub, stalls):
         calls = start_two(page, stub)
         assert not any(call.ended.is_set() for call in calls)
@@ -142,6 +143,7 @@ class TestCompare:
         expect(answers(page, 2)).to_contain_text("Are you well?")
         expect(status(page, 2)).to_contain_text("Done in")
 
+    @pytest.mark.alone
     def test_stopping_one_pane_ends_its_answer_at_once_and_the_other_goes_on(self, page, stub, stalls):
         stopped, other = start_two(page, stub)
         since = click(page, page.get_by_role("button", name="Stop pane 1"))
@@ -154,6 +156,7 @@ class TestCompare:
         page.get_by_role("button", name="New conversation").click()
         wait_for_end(other, since)
 
+    @pytest.mark.alone
     def test_closing_the_page_ends_all_answers_at_once(self, page, stub, site, stalls):
         again = page.context.new_page()
         open_playground(again, f"{site.url}/ui/")
@@ -162,6 +165,7 @@ class TestCompare:
         again.close()
         assert seconds_to_end(calls, since, stalls) < PROMPT_S
 
+    @pytest.mark.alone
     def test_four_fast_answers_leave_the_page_quick_enough_to_stop_them(self, page, stub, stalls):
         page.locator("#pane-count").get_by_label("4").check()
         for pane in (1, 2, 3, 4):
