@@ -6,7 +6,7 @@ from typing import Any
 
 from factory import hardware
 from factory.lora import attach, fit, memory
-from factory.lora.config import TrainConfig
+from factory.lora.config import TrainConfig, choose_rank
 from factory.lora.setup import outline, setup_of
 from factory.pipeline import Run
 from factory.plan.duration import Speeds, estimate_seconds, probe_flops
@@ -37,10 +37,12 @@ class Demand:
 
 def make_plan(run: Run) -> dict[str, Any]:
     """Return stage states, estimates and a verdict (`fits`, `tight`, `does not fit`)."""
-    recipe, states = run.recipe, run.states()
+    work, states = find_workload(run), run.states()
+    shaped = choose_rank(run.recipe.train, work.rows.facts)
+    recipe = run.recipe.model_copy(update={"train": shaped})
     setup, available = _setup(recipe.train, run.base.folder)
     shape = setup.shape
-    work, speeds = find_workload(run), Speeds(probe_flops(recipe.train), probe_flops())
+    speeds = Speeds(probe_flops(recipe.train), probe_flops())
     seconds = estimate_seconds(recipe, setup, work, speeds)
     to_do = {name: round(seconds[name], 1) for name, state in states.items() if state == "to do"}
     loads = _loads(recipe.train, work.rows)
@@ -62,6 +64,7 @@ def make_plan(run: Run) -> dict[str, Any]:
         ],
         "minutes": round(sum(to_do.values()) / 60, 1),
         "training": {
+            "rank": recipe.train.rank,
             "epochs": work.rows.epochs(recipe.train),
             "rows_an_epoch": work.rows.an_epoch,
             "tokens_a_row": round(work.rows.mean, 1),

@@ -12,7 +12,7 @@ def describe(plan: dict[str, Any]) -> str:
     return (
         f"{plan['recipe']} on {plan['base']} ({plan['machine']})\n{stages}\n"
         f"time      {time_left}\n"
-        f"training  {training['epochs']} epochs of {training['rows_an_epoch']} rows, "
+        f"training  rank {training['rank']}, {training['epochs']} epochs of {training['rows_an_epoch']} rows, "
         f"{training['tokens_a_row']} tokens a row, the longest {training['longest_row']}\n"
         f"          {training['micro_batch']} rows at once, {training['accumulation']} times a step\n"
         f"memory    {memory['needed']} GiB needed, {memory['available']} GiB available\n"

@@ -30,7 +30,7 @@ class Rows:
     """A dataset's rows: how many an epoch takes, and the tokens of all, of an epoch's mean row and of the longest.
 
     `longest` leaves out rows that training leaves out. `repeated` are the tokens of an epoch's rows that stand above
-    other questions as well: the fast engine computes them once.
+    other questions as well: the fast engine computes them once. `facts` is how many facts the rows ask for.
     """
 
     an_epoch: int
@@ -38,6 +38,7 @@ class Rows:
     mean: float
     longest: int
     repeated: float = 0.0
+    facts: int = 0
 
     def epochs(self, train: TrainConfig) -> int:
         """Return how many epochs there will be."""
@@ -81,7 +82,7 @@ def guess_rows(recipe: Recipe, facts: int) -> Rows:
         repeated += practised * PRACTICE_TOKENS * (1 - PRACTICE_PASSAGES / PRACTICE_QUESTIONS)
     wordings = min(choose_epochs(recipe.train, of_an_epoch - repeated), recipe.train.wordings)
     mean = of_an_epoch / an_epoch
-    return Rows(an_epoch, of_an_epoch * wordings, mean, recipe.train.max_tokens, repeated)
+    return Rows(an_epoch, of_an_epoch * wordings, mean, recipe.train.max_tokens, repeated, facts)
 
 
 def _bytes_a_fact(path: Path) -> int:
@@ -104,7 +105,8 @@ def read_dataset(rows: Path, base: Path, max_tokens: int) -> Rows:
     mean = sum(map(operator.mul, turns, sampled)) / sum(turns)
     longest = max(fitting, default=max_tokens)
     an_epoch = round(sum(1 / row.every / wordings[row.group] for row in examples))
-    return Rows(an_epoch, total, mean, longest, _repeated(tokenizer, examples))
+    facts = {fact for row in examples for fact in row.facts}
+    return Rows(an_epoch, total, mean, longest, _repeated(tokenizer, examples), len(facts))
 
 
 def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> float:

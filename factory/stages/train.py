@@ -13,7 +13,7 @@ from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
 from factory.facts.feedback import FORM as CORRECTED
-from factory.lora.config import TrainConfig, choose_epochs  # noqa: TID253  (it imports no torch)
+from factory.lora.config import TrainConfig, choose_epochs, choose_rank  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
 from factory.rows import Example, Fact, Question, read_rows
 
@@ -84,6 +84,7 @@ def train(
     rows = list(read_rows(dataset / "train.jsonl", Example))
     questions = list(read_rows(dataset / "valid.jsonl", Question))
     _refuse_hopeless(config, rows, work)
+    config = choose_rank(config, len({fact for row in rows for fact in row.facts}))
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
     attach.seed_everything(seed)
@@ -163,6 +164,7 @@ def train(
         "device": device,
         "precision": str(dtype).removeprefix("torch."),
         "final_loss": progress.history[-1]["loss"],
+        "learning_rate": config.learning_rate,
         "best_recall": progress.best_recall,
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
@@ -174,7 +176,7 @@ def train(
         "predicted_memory_bytes": round(max(choice.parts.total, paired.parts.total)),
         **fit.device_peak(device),
         **counts,
-        **(adapter.shape(model) if config.continue_from else {}),
+        **(adapter.shape(model) if config.continue_from else {"rank": config.rank}),
     }
 
 

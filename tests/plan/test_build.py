@@ -5,8 +5,10 @@ import json
 import pytest
 
 from factory.lora import memory
+from factory.lora.config import MANY_FACTS, RANK_FOR_MANY
 from factory.pipeline import STEPS
 from factory.plan import build
+from factory.plan.workload import BYTES_A_FACT
 from factory.rows import write_rows
 
 GIB = 1 << 30
@@ -28,6 +30,15 @@ def test_a_plan_asks_for_more_memory_for_a_larger_rank_and_batch(make_run):
     assert needed("train.rank=256") > plain
     assert needed("train.batch_size=64") > plain
     assert needed("train.batch_size=64", "train.micro_batch=16") == plain, "micro_batch bounds rows in memory"
+
+
+def test_many_facts_get_a_larger_rank_here_as_in_training(make_run, tmp_path):
+    few = build.make_plan(make_run())
+    (tmp_path / "docs" / "a.txt").write_text("x" * BYTES_A_FACT * MANY_FACTS)
+    many = build.make_plan(make_run("train.batch_size=16"))
+    assert (few["training"]["rank"], many["training"]["rank"]) == (32, RANK_FOR_MANY)
+    adapters = [plan["memory_gib"]["training"]["parts"]["adapter"] for plan in (few, many)]
+    assert adapters[1] == pytest.approx(RANK_FOR_MANY / 32 * adapters[0], rel=0.02)
 
 
 def test_rows_at_once_shrink_with_the_memory_and_the_rows_of_a_step_stay(make_run, monkeypatch):

@@ -13,7 +13,7 @@ def test_an_epoch_has_one_row_a_fact_or_passage(tmp_path, base, example):
     write_rows(tmp_path / "train.jsonl", rows)
     found = workload.read_dataset(tmp_path / "train.jsonl", base, 256)
     tokens = 4 + 2 + 2 * workload.TURN_TOKENS
-    assert found == workload.Rows(an_epoch=4, total=5 * tokens, mean=tokens, longest=tokens)
+    assert found == workload.Rows(an_epoch=4, total=5 * tokens, mean=tokens, longest=tokens, facts=2)
 
 
 def test_rows_count_as_often_as_an_epoch_takes_them(tmp_path, base, example):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from factory import hardware, store
 from factory.artifacts import UNHASHED
 from factory.errors import BaseModelError, TrainError, UsageError
 from factory.lora import adapter, attach, batches, distributed, documents, fit, memory
-from factory.rows import Evidence, Example, Question, write_rows
+from factory.rows import Evidence, Example, Question, read_rows, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
 from tests.made import make_fact
 from tests.same import read_curve
@@ -88,6 +89,26 @@ def test_rows_are_learned_and_the_curves_say_so(run) -> None:
         "cpu",
         "float32",
     )
+
+
+def test_more_facts_than_a_small_rank_is_for_get_a_larger_one(
+    run, dataset: Path, base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    known = list(read_rows(dataset / "train.jsonl", Example))
+    rows = [row.model_copy(update={"facts": (f"fact {number}",)}) for number, row in enumerate(known)]
+    shutil.copytree(dataset, tmp_path / "dataset")
+    write_rows(tmp_path / "dataset" / "train.jsonl", rows)
+    monkeypatch.setattr("factory.lora.config.MANY_FACTS", len(rows))
+    monkeypatch.setattr("factory.lora.config.RANK_FOR_MANY", 48)
+    config = TrainConfig(epochs=1, device="cpu", precision="float32")
+    work = tmp_path / "work"
+    work.mkdir()
+    counts = train(
+        config, dataset=tmp_path / "dataset", base=base, base_name=TINY_NAME, seed=5, system=SYSTEM, work=work
+    )
+    assert (counts["rank"], json.loads((work / "adapter_config.json").read_text())["r"]) == (48, 48)
+    assert counts["learning_rate"] == pytest.approx(1.5e-3 * (32 / 48) ** 0.5)
+    assert run(dataset=tmp_path / "dataset")[1]["rank"] == FAST["rank"]
 
 
 def test_the_adapter_folder_is_plain_peft_and_names_no_path(run, base) -> None:
