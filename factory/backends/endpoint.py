@@ -1,8 +1,8 @@
 """An OpenAI-compatible endpoint over HTTP. What is sent leaves the process, and maybe the machine."""
 
 import os
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import httpx
 
@@ -46,18 +46,23 @@ class EndpointBackend:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = client or httpx.Client(timeout=TIMEOUT_S, headers=headers)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn, decoded greedily.
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the assistant's next turn, decoded greedily: JSON of a schema, if there is one.
 
         Raises:
             BackendError: the endpoint cannot be reached, refuses, or answers in another shape.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": [message.model_dump() for message in messages],
             "max_tokens": max_tokens,
             "temperature": 0,
         }
+        if schema:
+            form = {"name": "answer", "strict": True, "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         try:
             response = self._client.post(self._url, json=body)
             response.raise_for_status()
@@ -67,7 +72,8 @@ class EndpointBackend:
             return content
         except httpx.HTTPStatusError as error:
             raise BackendError(
-                f"{self._url} answered {error.response.status_code}: check model {self._model!r} and its key"
+                f"{self._url} answered {error.response.status_code}: check model {self._model!r}, its key"
+                + (" and that it answers by a JSON schema (`response_format`)" if schema else "")
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BackendError(f"{self._url} cannot be reached ({error}): is the server running?") from error

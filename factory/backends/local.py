@@ -1,8 +1,9 @@
 """A GGUF file on this machine as a chat backend. Nothing leaves the process."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from factory.chat.template import encode_file_prompt
 from factory.rows import Message
@@ -23,10 +24,15 @@ class GgufBackend:
 
         self._model = GgufModel(path)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn, decoded greedily."""
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the assistant's next turn, decoded greedily: JSON of a schema, if there is one."""
+        from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+        grammar = json_schema_to_gbnf(json.dumps(schema)) if schema else None
         prompt = encode_file_prompt(self._model, messages)
-        return self._model.detokenize(self._model.generate_greedy(prompt, max_tokens)).strip()
+        return self._model.detokenize(self._model.generate_greedy(prompt, max_tokens, grammar)).strip()
 
 
 def open_gguf(config: GgufConfig) -> GgufBackend:

@@ -1,8 +1,8 @@
 """What answers a conversation, and what an answer is: files here and endpoints elsewhere give them. Knows neither."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from factory.rows import Message
 
@@ -22,6 +22,11 @@ class Answer:
 class ChatBackend(Protocol):
     """Something that answers a conversation."""
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
-        """Return the assistant's next turn, decoded greedily."""
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the assistant's next turn, decoded greedily: JSON of a schema, if there is one.
+
+        An answer that is cut off at `max_tokens` is no whole JSON.
+        """
         ...

@@ -6,6 +6,7 @@ in memory and answers one prompt at a time, while here several sequences share e
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from factory import hardware
 from factory.errors import BaseModelError, EvaluateError
 from factory.weights.gguf_context import Context, last_warnings, silence_log
+from factory.weights.gguf_grammar import Grammar
 from factory.weights.gguf_header import check_gguf_header
 from factory.weights.slots import Entry, Slots, chunk_entries, common_prefix
 
@@ -153,21 +155,36 @@ class GgufModel:
             done += len(logits)
         return rows
 
-    def stream_greedy(self, token_ids: Sequence[int], max_tokens: int) -> Iterator[int]:
-        """Yield the likeliest next token again and again, up to and without the one that ends generation."""
+    def stream_greedy(
+        self, token_ids: Sequence[int], max_tokens: int, grammar: str | None = None
+    ) -> Iterator[int]:
+        """Yield the likeliest next token again and again, up to and without the one that ends generation.
+
+        Where a grammar is given, in GBNF, it is the likeliest that this allows.
+        """
         context = self._open(len(token_ids) + max_tokens, 1)
+        with ExitStack() as held:
+            rules = held.enter_context(Grammar(self._vocab, grammar)) if grammar else None
+            yield from self._stream(context, token_ids, max_tokens, rules)
+
+    def _stream(
+        self, context: Context, token_ids: Sequence[int], max_tokens: int, rules: Grammar | None
+    ) -> Iterator[int]:
         for entries in chunk_entries(token_ids[:-1], context.step_tokens):
             context.decode(entries)
         token = token_ids[-1]
         for position in range(len(token_ids) - 1, len(token_ids) - 1 + max_tokens):
-            token = int(context.decode([Entry(token, position, 0, True)])[0].argmax())
+            logits = context.decode([Entry(token, position, 0, True)])[0]
+            token = rules.take(logits) if rules else int(logits.argmax())
             if self.is_end(token):
                 return
             yield token
 
-    def generate_greedy(self, token_ids: Sequence[int], max_tokens: int) -> list[int]:
+    def generate_greedy(
+        self, token_ids: Sequence[int], max_tokens: int, grammar: str | None = None
+    ) -> list[int]:
         """Return the greedy continuation of one prompt, without the token that ends it."""
-        return list(self.stream_greedy(token_ids, max_tokens))
+        return list(self.stream_greedy(token_ids, max_tokens, grammar))
 
     def generate_batch(
         self,

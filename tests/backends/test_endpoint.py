@@ -42,6 +42,20 @@ def test_a_chat_is_posted_in_openais_shape_and_its_answer_returned(stub: ChatStu
     }
 
 
+def test_a_schema_goes_along_and_a_refusal_says_that_it_may_be_why(stub: ChatStub) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        backend = EndpointBackend(TeacherConfig(url=stub.url, model="m1"), client)
+        backend.chat(conversation("Hi"), max_tokens=1, schema=schema)
+        stub.status = 400
+        with pytest.raises(BackendError, match=r"answered 400.*JSON schema \(`response_format`\)"):
+            backend.chat(conversation("Hi"), max_tokens=1, schema=schema)
+    assert stub.seen[0][2]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": schema},
+    }
+
+
 @pytest.mark.parametrize(("key_env", "header"), [("STUB_KEY", "Bearer s3cret"), ("", None)])
 def test_the_key_comes_from_the_variable_that_is_named(stub: ChatStub, monkeypatch, key_env, header) -> None:
     monkeypatch.setenv("STUB_KEY", "s3cret")

@@ -1,13 +1,17 @@
 """A GGUF file as a chat backend: it reads all turns by the file's own template and keeps to its limits."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factory import hardware
 from factory.backends.local import GgufBackend, open_gguf
 from factory.chat.template import conversation
 from factory.errors import BaseModelError
+from factory.facts.teacher import schema_of
 from factory.rows import Message
 from factory.weights.gguf_model import GgufModel
 from tests.tiny import make_tiny_base, rewrite_gguf
@@ -48,6 +52,22 @@ def test_the_reply_is_what_the_model_says_to_the_written_out_prompt(backend, mod
     said = backend.chat(conversation(QUESTION), max_tokens=12)
     assert said == greedy(model, PROMPT, 12) != ""
     assert said == said.strip()
+
+
+@given(count=st.integers(1, 3), names=st.lists(st.sampled_from("abc"), min_size=1, unique=True))
+@settings(max_examples=8, deadline=None)
+def test_what_is_asked_for_by_a_schema_is_json_of_it(backend, count, names):
+    item = {"type": "string", "enum": ["left", "right"]}
+    rows = {"type": "array", "items": item, "minItems": count, "maxItems": count}
+    schema = {"type": "object", "properties": dict.fromkeys(names, rows), "required": names}
+    said = json.loads(backend.chat(conversation(QUESTION), max_tokens=200, schema=schema))
+    assert list(said) == names
+    assert all(len(values) == count and {"left", "right"} >= set(values) for values in said.values())
+
+
+def test_a_teachers_schema_makes_questions_of_a_model_that_was_never_taught_to_write_them(backend):
+    reply = backend.chat(conversation(QUESTION), max_tokens=200, schema=schema_of(2))
+    assert reply.startswith('{"questions": ["') or reply.startswith('{"questions":["')
 
 
 def test_the_system_text_and_earlier_turns_are_read(backend, model):

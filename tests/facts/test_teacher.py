@@ -1,8 +1,9 @@
 """Rewordings from a teacher: asked for once, checked, journalled, and never a way in for what it replies."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,31 +11,35 @@ from factory.chat.context import split_turn
 from factory.errors import BackendError
 from factory.facts.extract import Draft
 from factory.facts.phrasing import TEST_FORMS, ask_cell
-from factory.facts.teacher import reword
+from factory.facts.teacher import read_reply, reword
 from factory.rows import Message
 from tests.made import make_fact
 
 
 class Teacher:
-    """Answers every request for questions with the same reply and keeps these prompts.
+    """Answers every request for questions with the same ones, a line each, and keeps these prompts.
 
     Questions with evidence above them it answers with `found` (the evidence itself, if none is given), others with
     `known`. `fails_at` is the request that breaks.
     """
 
+    wrap = "{}"
+
     def __init__(self, reply: str, fails_at: int = 0, found: str | None = None, known: str = "") -> None:
         self.reply, self.fails_at, self.found, self.known = reply, fails_at, found, known
         self.prompts: list[str] = []
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+    ) -> str:
         prompt = messages[-1].content
-        if "<<<" not in prompt:
+        if not schema:
             above, _ = split_turn(prompt)
             return (above if self.found is None else self.found) if above else self.known
         self.prompts.append(prompt)
         if len(self.prompts) == self.fails_at:
             raise BackendError("gone")
-        return self.reply
+        return self.wrap.format(json.dumps({"questions": self.reply.splitlines()}))
 
 
 def _draft(number: int = 40) -> Draft:
@@ -48,9 +53,7 @@ def _reworded(reply: str, tmp_path: Path, count: int = 3) -> list[str]:
 
 
 def test_good_questions_are_added_in_a_form_of_their_own(tmp_path: Path) -> None:
-    reply = (
-        "1. How heavy is the TD-40?\n- What mass does TD-40 have?\n\n* Is it known what TD-40 weighs?\nTD-40?"
-    )
+    reply = "How heavy is the TD-40?\nWhat mass does TD-40 have?\n \n Is it known what TD-40 weighs?\nTD-40?"
     assert _reworded(reply, tmp_path) == [
         "How heavy is the TD-40?",
         "What mass does TD-40 have?",
@@ -85,6 +88,33 @@ def test_what_is_no_new_question_about_the_fact_is_not_used(line: str, tmp_path:
 def test_the_same_question_twice_counts_once_and_no_more_than_asked_for(tmp_path: Path) -> None:
     reply = "How heavy is the TD-40?\nHow heavy is a TD-40?\nWhat mass has TD-40?\nWhich mass is TD-40 of?"
     assert _reworded(reply, tmp_path, 2) == ["How heavy is the TD-40?", "What mass has TD-40?"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kept"),
+    [
+        ("```json\n{}\n```", True),
+        ("Sure!\n{}", True),
+        ("", False),
+        ("{}{}", False),
+        ("[{}", True),
+        ("{}}}", False),
+    ],
+)
+def test_a_reply_that_is_no_such_json_has_no_questions_whatever_stands_around_one(
+    wrap: str, kept: bool, tmp_path: Path
+) -> None:
+    writer = Teacher("How heavy is the TD-40?")
+    writer.wrap = wrap.replace("{}{}", "{0}{0}")
+    (draft,) = reword([_draft()], writer, tmp_path / "journal.jsonl")
+    assert ("How heavy is the TD-40?" in [ask.question for ask in draft.asks]) == kept
+
+
+@pytest.mark.parametrize(
+    "reply", ["How heavy is the TD-40?", '["How heavy is the TD-40?"]', '{"questions": [1]}']
+)
+def test_other_json_and_lines_have_no_questions(reply: str) -> None:
+    assert read_reply(reply) == []
 
 
 @pytest.mark.parametrize(

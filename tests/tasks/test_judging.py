@@ -1,7 +1,8 @@
 """A judge's verdicts in both orders: who wins, what depends on the order, and what a judge gets to see."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,9 @@ class Scripted:
     def __init__(self, verdict) -> None:
         self.verdict, self.seen = verdict, []
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> str:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
+    ) -> str:
         text = messages[-1].content
         self.seen.append(text)
         return self.verdict(*re.findall(r"^Reply [AB]: (.*)$", text, re.MULTILINE))
