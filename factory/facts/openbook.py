@@ -9,9 +9,8 @@ Knows passages, facts and rows; what is near is told by its caller.
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from factory import store
 from factory.chat.context import chunk_text, split_turn, with_context
@@ -19,10 +18,9 @@ from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
 from factory.facts.altered import Alternatives, replacer
 from factory.facts.conflicts import Refuted
-from factory.rows import OPEN_BOOK, Chunk, Element, Evidence, Example, Fact, Message
+from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact, Message
 from factory.text import normalize
-from factory.text.chunking import cut_smaller, leave_out
-from factory.text.segment import Piece, sentences
+from factory.text.chunking import cut_smaller, leave_out, smallest_pieces
 
 logger = logging.getLogger(__name__)
 # Of a row's tokens, for what a chat template puts around its turns, and for question and answer, which take no more in
@@ -105,7 +103,7 @@ def without_refuted(chunk: Chunk, refuted: Refuted) -> Chunk:
     """Return a chunk without the sentences and rows in which its document is not believed."""
     if chunk.document not in refuted.documents:
         return chunk
-    pieces = (
+    told = (
         Evidence(
             document=chunk.document,
             start=element.start + piece.start,
@@ -113,9 +111,9 @@ def without_refuted(chunk: Chunk, refuted: Refuted) -> Chunk:
             text=piece.text,
         )
         for element in chunk.elements
-        for piece in _pieces(element)
+        for piece in smallest_pieces(element)
     )
-    return leave_out(chunk, [(piece.start, piece.end) for piece in pieces if refuted.tells(piece)])
+    return leave_out(chunk, [(piece.start, piece.end) for piece in told if refuted.tells(piece)])
 
 
 def _telling(chunk: Chunk, facts: Sequence[Fact]) -> Iterator[tuple[int, int]]:
@@ -123,19 +121,9 @@ def _telling(chunk: Chunk, facts: Sequence[Fact]) -> Iterator[tuple[int, int]]:
     for fact in facts:
         yield fact.evidence.start, fact.evidence.end
     for element in chunk.elements if facts else ():
-        for piece in _pieces(element):
+        for piece in smallest_pieces(element):
             if any(_tells(piece.text, fact) for fact in facts):
                 yield element.start + piece.start, element.start + piece.end
-
-
-def _pieces(element: Element) -> Iterable[Piece]:
-    return _lines(element.text) if element.cells else sentences(element.text)
-
-
-def _lines(text: str) -> Iterator[Piece]:
-    lines = text.split("\n")
-    for line, start in zip(lines, accumulate((len(line) + 1 for line in lines), initial=0), strict=False):
-        yield Piece(line, start, start + len(line))
 
 
 def _tells(text: str, fact: Fact) -> bool:

@@ -12,11 +12,13 @@ import bm25s
 import numpy as np
 import Stemmer
 
-from factory.chat.context import chunk_text, with_context
+from factory.chat.context import chunk_heading, chunk_text, with_context
 from factory.errors import UsageError
 from factory.rows import Chunk, read_rows
 from factory.text import versions
+from factory.text.chunking import smallest_pieces
 
+BESIDE = 1  # sentence or row before and after the one that is looked at
 RANK_OFFSET = 60  # of reciprocal rank fusion, as in Cormack et al., SIGIR 2009
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
@@ -57,6 +59,9 @@ def _stems(texts: Sequence[str]) -> Any:
 class Retriever:
     """An index over chunks with their titles and headings: BM25's, fused with an encoder's ranks if there is one.
 
+    BM25 ranks a chunk by its best sentence or row with the ones beside it (MaxP, Dai & Callan, SIGIR 2019): what else
+    stands in it says nothing against it.
+
     Documents that a newer version replaces are left out, as they are in training.
     """
 
@@ -64,22 +69,41 @@ class Retriever:
         """Build the index in memory; `embed` returns a vector at unit length for each text."""
         self._embed = embed
         self._chunks, _ = versions.split(chunks)
-        texts = [chunk_text(chunk) for chunk in self._chunks]
-        self._index = Index(texts)
-        self._vectors = np.asarray(embed(texts)) if embed else None
+        windows = [_windows(chunk) for chunk in self._chunks]
+        self._owners = [number for number, texts in enumerate(windows) for _ in texts]
+        self._most = max(map(len, windows))
+        self._index = Index([text for texts in windows for text in texts])
+        self._vectors = np.asarray(embed([chunk_text(chunk) for chunk in self._chunks])) if embed else None
 
     def find(self, question: str, count: int) -> list[Hit]:
         """Return the best chunks, best first; without an encoder none that shares no word with the question."""
         ranked = len(self._chunks) if self._embed else count
-        found = [row for row in self._index.find(question, ranked) if row[1] > 0]
+        found = self._rank(question, ranked)
         if self._embed:
             near = np.asarray(self._vectors) @ np.asarray(self._embed([question])[0])
             found = fuse([number for number, _ in found], np.argsort(-near, kind="stable").tolist())
         return [Hit(self._chunks[number], score) for number, score in found[:count]]
 
+    def _rank(self, question: str, count: int) -> list[tuple[int, float]]:
+        """Return the numbers of chunks by their best windows, which are among so many times the most that one has."""
+        best: dict[int, float] = {}
+        for number, score in self._index.find(question, count * self._most):
+            if score > 0:
+                best.setdefault(self._owners[number], score)
+        return list(best.items())[:count]
+
     def prompt(self, question: str, count: int) -> str:
         """Return the user turn that asks the question with its best passages above it, or alone if there are none."""
         return with_context([chunk_text(hit.chunk) for hit in self.find(question, count)], question)
+
+
+def _windows(chunk: Chunk) -> list[str]:
+    """Return each sentence or row of a chunk with those beside it, below the chunk's title and headings."""
+    told = [
+        piece.text for element in chunk.elements for piece in smallest_pieces(element) if piece.text.strip()
+    ]
+    runs = [told[max(0, place - BESIDE) : place + BESIDE + 1] for place in range(len(told))] or [[]]
+    return ["\n".join([chunk_heading(chunk), *run]) for run in runs]
 
 
 def fuse(*rankings: Sequence[int]) -> list[tuple[int, float]]:

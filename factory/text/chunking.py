@@ -51,6 +51,17 @@ def leave_out(chunk: Chunk, stretches: Sequence[tuple[int, int]]) -> Chunk:
     return chunk if kept == list(chunk.elements) else chunk.model_copy(update={"elements": tuple(kept)})
 
 
+def smallest_pieces(element: Element) -> Iterable[Piece]:
+    """Return an element's sentences, or a table's lines, with their places in its text."""
+    return _rows_of(element.text) if element.cells else sentences(element.text)
+
+
+def _rows_of(text: str) -> Iterator[Piece]:
+    lines = text.split("\n")
+    for line, start in zip(lines, accumulate((len(line) + 1 for line in lines), initial=0), strict=False):
+        yield Piece(line, start, start + len(line))
+
+
 def _without(element: Element, stretches: Sequence[tuple[int, int]]) -> Iterator[Element]:
     hidden = [(start, end) for start, end in stretches if start < element.end and element.start < end]
     if not hidden:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factory.chat.context import chunk_text
 from factory.errors import UsageError
 from factory.rows import write_rows
-from factory.tasks.retrieval import Retriever, fuse, read_chunks
+from factory.tasks.retrieval import Index, Retriever, fuse, read_chunks
 from tests.made import make_chunks
 
 CHUNKS = [
@@ -44,6 +46,32 @@ def test_the_best_chunk_comes_first(retriever: Retriever, question: str, expecte
     scores = [hit.score for hit in retriever.find(question, 4)]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) > 0
+
+
+def test_what_else_stands_in_a_chunk_says_nothing_against_it() -> None:
+    other = [f"Matter {number} of the yard is settled elsewhere by its keeper." for number in range(24)]
+    long = " ".join([*other[:12], "The dock lamp has a green colour.", *other[12:]])
+    gates = [f"The colour of gate {number} is grey." for number in range(4)]
+    texts = [long, "The dock lamp is a lamp on the dock.", *gates]
+    chunks = [chunk for n, text in enumerate(texts) for chunk in make_chunks(text, path=f"{n}.md")]
+    whole = Index([chunk_text(chunk) for chunk in chunks]).find("Which colour has the dock lamp?", 1)
+    assert chunks[whole[0][0]].text == texts[1], "by whole chunks the other is first"
+    assert "green" in found(Retriever(chunks), "Which colour has the dock lamp?", 1)[0]
+
+
+def test_a_row_of_a_table_is_found_as_its_words_stand_in_it() -> None:
+    rows = [("Model", "Price"), *((f"TD-{number}", f"£{number}00") for number in range(20, 60))]
+    chunks = make_chunks(tuple(rows), title="Prices") + make_chunks("Prices of a TD are yearly.", path="b.md")
+    assert "TD-41" in Retriever(chunks).find("What does TD-41 cost?", 1)[0].chunk.text
+
+
+@given(st.lists(st.text("ab .", min_size=1, max_size=60), min_size=1, max_size=6), st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_each_chunk_is_found_once_and_as_many_as_share_a_word(texts: list[str], count: int) -> None:
+    bodies = [f"apple {text}" for text in texts]
+    chunks = [chunk for n, body in enumerate(bodies) for chunk in make_chunks(body, path=f"{n}.md")]
+    hits = Retriever(chunks).find("apple", count)
+    assert len({hit.chunk.document for hit in hits}) == len(hits) == min(count, len(chunks))
 
 
 def test_as_many_as_asked_for_and_no_more_than_share_a_word(retriever: Retriever) -> None:
