@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,10 +81,15 @@ def grammar_of(body: dict[str, Any]) -> str | None:
             return JSON_GBNF
     if tool := forced_tool(body):
         schema = tool[1]
-    return None if schema is None else _written(schema)
+    return None if schema is None else written_as_grammar(schema)
 
 
-def _written(schema: dict[str, Any]) -> str:
+def written_as_grammar(schema: Mapping[str, Any]) -> str:
+    """Return a JSON schema as a grammar in GBNF.
+
+    Raises:
+        RefusedError: it cannot be written as one, or only as too long a one.
+    """
     try:
         grammar = LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)._grammar
     except Exception as error:  # a converter of someone else's, which says with anything what it cannot read

@@ -1,10 +1,10 @@
 """A GGUF file on this machine as a chat backend. Nothing leaves the process."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from factory.backends.engine_shapes import written_as_grammar
 from factory.chat.template import encode_file_prompt
 from factory.rows import Message
 
@@ -28,9 +28,7 @@ class GgufBackend:
         self, messages: Sequence[Message], *, max_tokens: int, schema: Mapping[str, Any] | None = None
     ) -> str:
         """Return the assistant's next turn, decoded greedily: JSON of a schema, if there is one."""
-        from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-        grammar = json_schema_to_gbnf(json.dumps(schema)) if schema else None
+        grammar = written_as_grammar(schema) if schema else None
         prompt = encode_file_prompt(self._model, messages)
         return self._model.detokenize(self._model.generate_greedy(prompt, max_tokens, grammar)).strip()
 

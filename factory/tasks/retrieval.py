@@ -85,12 +85,12 @@ class Retriever:
         return [Hit(self._chunks[number], score) for number, score in found[:count]]
 
     def _rank(self, question: str, count: int) -> list[tuple[int, float]]:
-        """Return the numbers of chunks by their best windows, which are among so many times the most that one has."""
+        """Return the numbers of at least so many chunks, if as many share a word, by their best windows, best first."""
         best: dict[int, float] = {}
         for number, score in self._index.find(question, count * self._most):
             if score > 0:
                 best.setdefault(self._owners[number], score)
-        return list(best.items())[:count]
+        return list(best.items())
 
     def prompt(self, question: str, count: int) -> str:
         """Return the user turn that asks the question with its best passages above it, or alone if there are none."""
