@@ -1,44 +1,91 @@
 """Measures what each form and trick adds, and writes bench/ablations.json and the table in docs/knowledge.md.
 
-    python bench/ablations.py [--only VARIANT ...] [--epochs 8] [--resume]
+    python bench/ablations.py [--only VARIANT ...] [--epochs 12] [--resume]
 
-Every variant trains on the documents of data/company that data/questions/company.jsonl asks about, by the default
-recipe with one thing changed, and is asked those questions from memory and below a passage, and the general ones. A
-variant is kept in build/ablations/done.jsonl when it is done; `--resume` goes on from there.
+Every variant trains on half of the documents of data/company that data/questions/company.jsonl asks about, by the
+default recipe with one thing changed, and is asked about these from memory, about these and the other half below a
+passage, and the general questions. A variant is kept in build/ablations/done.jsonl when it is done; `--resume` goes on
+from there.
 """
 
 import argparse
 import json
+import resource
+import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
 
 from factory import hardware
+from factory.backends.models import prepare, resolve
+from factory.chat.template import conversation, encode_prompt, end_of_turn_id
+from factory.lora import attach
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "ablations"
+COMPANY = ROOT / "data" / "company"
 QUESTIONS = ROOT / "data" / "questions" / "company.jsonl"
 GENERAL = ROOT / "factory" / "tasks" / "general.jsonl"
-STAGES = ("ingest", "chunk", "synthesize", "curate", "train")
-DEFAULT = "the default recipe"
-# What is changed, and how; each stands alone.
-VARIANTS: dict[str, tuple[str, ...]] = {
-    DEFAULT: (),
-    "no loose wordings": ("synthesize.loose_wordings=0",),
-    "twice as many loose wordings": ("synthesize.loose_wordings=16",),
-    "rows that retell the documents": ("synthesize.passages=true",),
-    "no passages above questions": ("curate.open_book=0",),
-    "passages as they stand only": ("curate.open_book_altered=0",),
-    "no bundled passages": ("curate.open_book_practice=0",),
-    "no general questions": ("curate.replay=0",),
-    "a third of the loss from the base with the evidence in its prompt": ("train.distill=0.33",),
-    "rank 16": ("train.rank=16",),
-    "B learns four times as fast as A": ("train.lora_plus=4",),
+DEFAULT, MEMORY = "the default recipe", "no passages above questions"
+SPELLINGS = 4  # of an accepted answer, of which the likeliest counts
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing changed: recipe keys, or forms of questions that are left out.
+
+    Attributes:
+        changes: what `--set` gets.
+        forms: families of forms that nothing is trained on.
+        against: the variant that it differs from in this one thing.
+        aim: what it is there for; None where it takes no time.
+    """
+
+    changes: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    against: str = DEFAULT
+    aim: Literal["closed_book", "rag", "general"] | None = None
+
+
+def _memory(
+    *changes: str, forms: tuple[str, ...] = (), aim: Literal["closed_book", "general"] | None = None
+) -> Variant:
+    """Return a variant without passages, which costs half: those that passages have nothing to do with."""
+    return Variant(("curate.open_book=0", *changes), forms, MEMORY, aim)
+
+
+VARIANTS: dict[str, Variant] = {
+    DEFAULT: Variant(),
+    MEMORY: Variant(("curate.open_book=0",), aim="rag"),
+    "passages as they stand only": Variant(("curate.open_book_altered=0",), aim="rag"),
+    "no bundled passages": Variant(("curate.open_book_practice=0",), aim="rag"),
+    "no loose wordings": _memory("synthesize.loose_wordings=0"),
+    "twice as many loose wordings": _memory("synthesize.loose_wordings=16"),
+    "no gaps to fill": _memory(forms=("gap", "title_gap")),
+    "no question words in their place": _memory(forms=("in_place", "topic_in_place")),
+    "no question words in front": _memory(
+        forms=("front", "topic_front", "strand", "subject", "topic_subject")
+    ),
+    "nothing said before the question": _memory(forms=("lead_in", "faq_tell", "tell")),
+    "nothing turned round": _memory(forms=("reverse", "subject", "topic_subject", "title_subject")),
+    "no general questions": _memory("curate.replay=0", aim="general"),
+    "no refusals of another document's questions": _memory("curate.abstain_share=0"),
+    "rows that retell the documents": _memory("synthesize.passages=true", aim="closed_book"),
+    "a third of the loss from the base with the evidence in its prompt": _memory(
+        "train.distill=0.33", aim="closed_book"
+    ),
+    "rank 16": _memory("train.rank=16"),
+    "B learns four times as fast as A": _memory("train.lora_plus=4"),
 }
 MARK, END = "<!-- ablations -->", "<!-- /ablations -->"
+Numbers = Sequence[float]
 
 
 def factory(*arguments: str) -> None:
@@ -53,6 +100,17 @@ def factory(*arguments: str) -> None:
         raise RuntimeError(f"factory {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
 
 
+def halves() -> tuple[Path, Path, list[str]]:
+    """Write the questions on every other document, those on the rest, and return both and the documents trained on."""
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    trained = list(dict.fromkeys(row["source"] for row in rows))[::2]
+    files = WORK / "these.jsonl", WORK / "others.jsonl"
+    for file, is_trained in zip(files, (True, False), strict=True):
+        kept = (json.dumps(row) + "\n" for row in rows if (row["source"] in trained) == is_trained)
+        file.write_text("".join(kept), encoding="utf-8")
+    return *files, [source.removeprefix("company/") for source in trained]
+
+
 def accuracy(adapter: Path, questions: Path, *options: str) -> dict[str, float]:
     """Return the share of an adapter's answers that are right, from memory and with a passage, in percent."""
     kept = adapter.with_name("scores.json")
@@ -61,47 +119,111 @@ def accuracy(adapter: Path, questions: Path, *options: str) -> dict[str, float]:
     return {score["method"]: 100 * score["accuracy"] for score in scores if score["model"] == adapter.name}
 
 
-def measure(variant: str, epochs: int) -> dict[str, Any]:
+@torch.inference_mode()
+def surprise(adapter: Path, questions: Path) -> list[float]:
+    """Return how unlikely an adapter finds the right answer to each question, in nats a token, with its end."""
+    base = prepare(resolve(str(adapter))).base_folder
+    assert base is not None
+    tokenizer = attach.load_tokenizer(base)
+    model = PeftModel.from_pretrained(attach.load_model(base, torch.float32, "cpu"), str(adapter)).eval()
+    stop, found = end_of_turn_id(tokenizer), []
+    for row in map(json.loads, questions.read_text(encoding="utf-8").splitlines()):
+        prompt = encode_prompt(tokenizer, conversation(row["question"]))
+        costs = []
+        for answer in row["answers"][:SPELLINGS]:
+            labels = [*tokenizer.encode(answer, add_special_tokens=False), stop]
+            logits = model(torch.tensor([[*prompt, *labels[:-1]]])).logits[0, len(prompt) - 1 :]
+            costs.append(float(torch.nn.functional.cross_entropy(logits.float(), torch.tensor(labels))))
+        found.append(round(min(costs), 4))
+    return found
+
+
+def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
     """Train one variant and ask it."""
-    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    include = sorted({row["source"].removeprefix("company/") for row in rows})
-    out = WORK / f"{list(VARIANTS).index(variant)}"
+    these, others, include = halves()
+    out = WORK / f"{list(VARIANTS).index(name)}"
     changes = [
-        f"ingest.source={ROOT / 'data' / 'company'}",
+        f"ingest.source={COMPANY}",
         f"ingest.include={json.dumps(include)}",
         f"train.epochs={epochs}",
-        *VARIANTS[variant],
+        *variant.changes,
     ]
     options = ["--out", str(out), *(part for change in changes for part in ("--set", change))]
-    for stage in STAGES:
-        started = time.perf_counter()
-        factory(stage, str(ROOT / "recipes" / "documents.yaml"), *options)
-    minutes = (time.perf_counter() - started) / 60  # of the last stage
-    known = accuracy(out / "adapter", QUESTIONS, "--rag", str(out / "chunks"))
+    recipe = str(ROOT / "recipes" / "documents.yaml")
+    for stage in ("ingest", "chunk", "synthesize"):
+        factory(stage, recipe, *options)
+    rows = out / "examples" / "examples.jsonl"
+    kept = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows.write_text(
+        "".join(row for row in kept if json.loads(row)["form"] not in variant.forms), encoding="utf-8"
+    )
+    factory("curate", recipe, *options)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    factory("train", recipe, *options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    adapter, record = (
+        out / "adapter",
+        json.loads((out / "adapter" / "record.json").read_text(encoding="utf-8")),
+    )
+    reads = variant.against == DEFAULT
+    passage = ("--rag", str(out / "chunks")) if reads else ()
+    known = accuracy(adapter, these, *passage)
     return {
-        "variant": variant,
+        "variant": name,
+        **asdict(variant),
         "epochs": epochs,
-        "minutes": minutes,
+        "cpu_minutes": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60,
+        "recall": 100 * record["counts"]["recall"],
         "closed_book": known["closed_book"],
-        "rag": known["rag"],
-        "general": accuracy(out / "adapter", GENERAL)["closed_book"],
+        "surprise": surprise(adapter, these),
+        "rag": known.get("rag"),
+        "rag_others": accuracy(adapter, others, *passage).get("rag") if reads else None,
+        "general": accuracy(adapter, GENERAL)["closed_book"],
     }
 
 
-def table(done: list[dict[str, Any]]) -> str:
-    """Return the results as a table: the default as it is, everything else as differences from it."""
-    first, *others = done
+def _difference(row: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return how much more surprised a variant is by the same answers, with the standard error of the mean."""
+    gaps = [mine - its for mine, its in zip(row["surprise"], other["surprise"], strict=True)]
+    return f"{statistics.fmean(gaps):+.2f} ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}"
+
+
+def _line(row: dict[str, Any], done: dict[str, dict[str, Any]]) -> str:
+    if row["variant"] == DEFAULT:
+        cells = [f"{row['cpu_minutes']:.1f}", f"{row['recall']:.0f} %", f"{row['closed_book']:.0f} %"]
+        cells += [
+            f"{statistics.fmean(row['surprise']):.2f}",
+            f"{row['rag']:.0f} %",
+            f"{row['rag_others']:.0f} %",
+        ]
+        cells += [f"{row['general']:.0f} %", ""]
+    else:
+        other = done[row["against"]]
+        gains = {
+            key: row[key] - other[key]
+            for key in ("cpu_minutes", "recall", "closed_book", "rag", "rag_others", "general")
+            if row[key] is not None and other[key] is not None
+        }
+        cells = [f"{gains['cpu_minutes']:+.1f}", f"{gains['recall']:+.0f}", f"{gains['closed_book']:+.0f}"]
+        cells += [_difference(row, other)]
+        cells += [f"{gains[key]:+.0f}" if key in gains else "" for key in ("rag", "rag_others")]
+        cells += [f"{gains['general']:+.0f}"]
+        cells += [f"{gains[row['aim']] / gains['cpu_minutes']:+.1f}" if row["aim"] else ""]
+    return f"| {row['variant']} | {' | '.join(cells)} |"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the results as a table: the default as it is, everything else as differences."""
+    done = {row["variant"]: row for row in rows}
     lines = [
-        f"{date.today()}, {hardware.num_cores()} cores, {first['epochs']} passes, one seed each: 5 points are chance.",
+        f"{date.today()}, {hardware.num_cores()} cores, {rows[0]['epochs']} passes, one seed each.",
         "",
-        "| changed | training | from memory | with a passage | general |",
-        "| --- | --- | --- | --- | --- |",
-        f"| {first['variant']} | {first['minutes']:.1f} min | {first['closed_book']:.0f} % | "
-        f"{first['rag']:.0f} % | {first['general']:.0f} % |",
+        "| changed | CPU-minutes | recall | from memory | nats a token | with a passage | other documents | general "
+        "| points a CPU-minute |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_line(row, done) for row in rows if row["against"] == DEFAULT),
+        *(_line(row, done) for row in rows if row["against"] == MEMORY),
     ]
-    for row in others:
-        gains = (f"{row[key] - first[key]:+.0f}" for key in ("closed_book", "rag", "general"))
-        lines.append(f"| {row['variant']} | {row['minutes'] - first['minutes']:+.1f} | {' | '.join(gains)} |")
     return "\n".join(lines)
 
 
@@ -109,7 +231,7 @@ def main() -> None:
     """Measure what is not known yet and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
@@ -118,13 +240,13 @@ def main() -> None:
         kept.write_text("", encoding="utf-8")
     known = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     done = {row["variant"]: row for row in known if row["epochs"] == options.epochs}
-    for variant in dict.fromkeys((DEFAULT, *options.only)):
-        if variant not in done:
-            sys.stderr.write(f"{variant}\n")
-            done[variant] = measure(variant, options.epochs)
+    for name in dict.fromkeys((DEFAULT, MEMORY, *options.only)):
+        if name not in done:
+            sys.stderr.write(f"{name}\n")
+            done[name] = measure(name, VARIANTS[name], options.epochs)
             with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[variant]) + "\n")
-    rows = [done[variant] for variant in VARIANTS if variant in done]
+                file.write(json.dumps(done[name]) + "\n")
+    rows = [done[name] for name in VARIANTS if name in done]
     (ROOT / "bench" / "ablations.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     page = ROOT / "docs" / "knowledge.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(MARK)

@@ -163,7 +163,8 @@ class Example(Row):
     """A training conversation: the loss is on assistant turns only.
 
     `form` names the way it asks (its phrasing family); `facts` are the ids of the facts it asks for, empty for
-    abstention and general rows; `evidence` is where its answer stands. It takes part in one of `every` epochs.
+    abstention and general rows; `evidence` is where its answer stands, `beside` where all else stands that it says. It
+    takes part in one of `every` epochs.
     `version` numbers what stands above its question: 0 is what the documents say, or nothing; others are altered, and
     so are their answers, which stand in no document.
     """
@@ -173,6 +174,7 @@ class Example(Row):
     messages: tuple[Message, ...]
     facts: tuple[str, ...]
     evidence: Evidence | None = None
+    beside: tuple[Evidence, ...] = ()
     every: int = Field(default=1, ge=1)
     version: int = 0
 

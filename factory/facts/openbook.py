@@ -18,6 +18,7 @@ from factory.chat.template import conversation
 from factory.facts.abstain import ABSTENTION
 from factory.facts.altered import Alternatives, replacer
 from factory.facts.conflicts import Refuted
+from factory.facts.related import FORMS as RELATED
 from factory.rows import OPEN_BOOK, Chunk, Evidence, Example, Fact, Message
 from factory.text import normalize
 from factory.text.chunking import cut_smaller, leave_out, smallest_pieces
@@ -141,7 +142,7 @@ def examples(
     seed: int,
     system: str,
 ) -> list[Example]:
-    """Return open-book rows made of closed-book ones on single facts; these stay as they are.
+    """Return open-book rows made of closed-book ones that ask for single facts; these stay as they are.
 
     A passage is shown with the ones nearest to all that is asked about it.
 
@@ -154,7 +155,7 @@ def examples(
         seed: decides how many passages, their order, and where the right one is missing.
         system: the system text.
     """
-    asked = _by_passage([row for row in rows if len(row.facts) == 1], passages)
+    asked = _by_passage([row for row in rows if len(row.facts) == 1 and row.form not in RELATED], passages)
     alternatives = Alternatives(_answer(row) for same in asked.values() for row in same)
     room = room_for_passages(settings.max_tokens, count(system))
     made: list[Example] = []

@@ -91,7 +91,7 @@ def ask_cell(fact: Fact, key_name: str, title: str, *, unique: bool) -> tuple[As
         title: the document's title.
         unique: whether no other row has this value, so that the reverse question has one answer.
     """
-    relation, s = _label(fact.relation), fact.subject
+    relation, s = label(fact.relation), fact.subject
     natural, indirect = _natural(fact.relation, s, relation)
     asks = [Ask("natural", natural)] if natural else []
     asks += [Ask("what_of", f"What is the {relation} of {s}?")]
@@ -109,7 +109,7 @@ def ask_cell(fact: Fact, key_name: str, title: str, *, unique: bool) -> tuple[As
     return tuple(asks)
 
 
-def _label(relation: str) -> str:
+def label(relation: str) -> str:
     """Return a column's name as a noun; one that is no noun (`Used for`, `What happens there`) in quotes."""
     words = relation.lower().split()
     noun = words and not {words[0], words[-1]} & (PREPOSITIONS | DEICTIC | {"how", "when", "why"})

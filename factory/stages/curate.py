@@ -22,7 +22,7 @@ from factory.text.dedupe import near_duplicates
 from factory.text.neutralize import neutralize
 from factory.text.redact import DEFAULT_POLICIES, SEPARATOR, Kind, Policy, redact
 
-CODE_VERSION = 10
+CODE_VERSION = 11
 REPLAY_EPOCHS = 8  # in which no general question comes twice, as far as there are enough
 NEAR = 4  # passages looked at for each that a prompt may hold: some are too long
 
@@ -168,7 +168,7 @@ def _clean(
 ) -> tuple[list[Example], Counter[str]]:
     """Neutralise template tokens, then redact or drop personal data and secrets; returns counts by class.
 
-    A row is redacted together with its evidence, since the label of a password often stands only there. The
+    A row is redacted together with all that it is made of, since the label of a password often stands only there. The
     evidence stays where it is in its file; its text is the redacted one.
     """
     key = store.private_key()
@@ -176,10 +176,12 @@ def _clean(
     kept = []
     for row in rows:
         spoken = [neutralize(message.content, special_tokens) for message in row.messages]
-        context = neutralize(row.evidence.text, special_tokens) if row.evidence else ""
-        result = redact(SEPARATOR.join([*spoken, context]), policies, key)
+        evidence = [row.evidence, *row.beside] if row.evidence else []
+        context = [neutralize(found.text, special_tokens) for found in evidence]
+        result = redact(SEPARATOR.join([*spoken, *context]), policies, key)
         counts.update(result.counts)
-        *turns, shown = result.text.split(SEPARATOR)
+        parts = result.text.split(SEPARATOR)
+        turns, shown = parts[: len(spoken)], parts[len(spoken) :]
         if result.drop:
             counts["rows dropped"] += 1
         elif turns[-1] != spoken[-1]:
@@ -188,8 +190,11 @@ def _clean(
             messages = (
                 Message(role=old.role, content=new) for old, new in zip(row.messages, turns, strict=True)
             )
-            evidence = row.evidence and row.evidence.model_copy(update={"text": shown})
-            kept.append(row.model_copy(update={"messages": tuple(messages), "evidence": evidence}))
+            masked = [
+                found.model_copy(update={"text": text}) for found, text in zip(evidence, shown, strict=True)
+            ]
+            told = {"evidence": masked[0], "beside": tuple(masked[1:])} if masked else {}
+            kept.append(row.model_copy(update={"messages": tuple(messages), **told}))
     return kept, counts
 
 
@@ -215,8 +220,10 @@ def _overlaps(row: Example, unseen: set[str], facts: dict[str, Fact]) -> bool:
     spoken = [message.content for message in row.messages]
     for fact in (facts[identity] for identity in unseen):
         hidden, told = fact.evidence, row.form == feedback.FORM
-        same = hidden.document == row.evidence.document
-        shared = same and hidden.start < row.evidence.end and row.evidence.start < hidden.end
+        shared = any(
+            hidden.document == found.document and hidden.start < found.end and found.start < hidden.end
+            for found in (row.evidence, *row.beside)
+        )
         if shared and normalize.contains(" ".join(spoken), fact.answer):
             return True
         if told and feedback.tells(spoken[-2], spoken[-1], fact):

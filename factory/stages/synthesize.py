@@ -19,7 +19,7 @@ from factory import store
 from factory.backends.registry import TeacherConfig, open_teacher
 from factory.chat.template import conversation
 from factory.errors import SynthesizeError
-from factory.facts import extract, feedback, passages
+from factory.facts import extract, feedback, passages, related
 from factory.facts.conflicts import Refuted, Rule, settle
 from factory.facts.extract import Draft
 from factory.facts.loose import LooseAsker
@@ -32,7 +32,7 @@ from factory.text import normalize, versions
 from factory.text.redact import DEFAULT_POLICIES
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 9
+CODE_VERSION = 10
 NAMED_CLAIMS, CLAIM_CHARACTERS = 4, 80  # of a conflict that stops a run
 
 
@@ -41,10 +41,11 @@ class SynthesizeConfig(BaseModel):
 
     `max_facts_per_document` keeps one large table from filling the dataset. Each fact is asked for in whole sentences
     and in up to `loose_wordings` questions of some of its words and its document's title; training takes the first
-    `train.wordings` of all. `passages` adds rows that retell the documents
-    sentence by sentence. `teacher` names a model that rewords questions; nothing leaves the machine unless it is an
-    endpoint. `feedback` is a file of corrected answers: `{"question", "answer"}` a line,
-    as `factory learn-from-feedback` writes it; its rows are trained on and never tested.
+    `train.wordings` of all. `related` adds questions on cells of a table beside each other: true or false, which is
+    higher, and two at once. `passages` adds rows that retell the documents sentence by sentence. `teacher` names a
+    model that rewords questions; nothing leaves the machine unless it is an endpoint. `feedback` is a file of corrected
+    answers: `{"question", "answer"}` a line, as `factory learn-from-feedback` writes it; its rows are trained on and
+    never tested.
 
     Where documents whose titles differ in a version or a year at most answer a question differently, `conflicts` says
     which is believed: the `newest`, if all of them state their day, the one in the first of `folders`, or `none`; `ask`
@@ -58,6 +59,7 @@ class SynthesizeConfig(BaseModel):
     loose_wordings: int = Field(default=8, ge=0, le=100)
     conflicts: Rule = "newest"
     folders: tuple[str, ...] = ()
+    related: bool = True
     passages: bool = False
     teacher: TeacherConfig | None = None
     feedback: Path | None = Field(default=None, exclude=True)
@@ -98,6 +100,8 @@ def synthesize(config: SynthesizeConfig, *, chunks: Path, system: str, work: Pat
         drafts, unclear = _consistent(_loosely_asked(drafts, titles, config.loose_wordings))
         refused = dict(Counter(refused) + Counter(unclear))
     examples = [example for draft in drafts for example in _examples(draft, system)]
+    if config.related:
+        examples += related.examples(drafts, system)
     if config.passages:
         refuted = Refuted(conflicts)
         examples += passages.examples((without_refuted(chunk, refuted) for chunk in current), system)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from factory.backends.registry import TeacherConfig
 from factory.chat.context import split_turn
 from factory.errors import BackendError, SynthesizeError
+from factory.facts import related
 from factory.facts.phrasing import REVERSE_FORMS
 from factory.rows import Chunk, Conflict, Example, Fact, Message, read_rows, write_rows
 from factory.stages import synthesize as stage
@@ -49,11 +50,24 @@ def test_rows_point_at_evidence_that_holds_their_answer(tmp_path: Path) -> None:
     assert counts["facts"] == len(facts) > 4
     assert counts["examples"] == len(rows) == sum(counts["examples_by_form"].values())
     assert counts["facts_by_kind"] == Counter(fact.kind for fact in facts)
+    assert related.FORMS & set(counts["examples_by_form"]) == {"true_false", "compare"}
     for row in rows:
-        (fact,) = (known[identity] for identity in row.facts)
+        fact = known[row.facts[0]]
         assert row.evidence == fact.evidence
-        assert normalize.contains(row.evidence.text, row.messages[-1].content)
+        if (
+            row.form not in related.FORMS
+        ):  # a judgement stands in no document, nor two cells beside each other
+            assert row.facts == (fact.id,)
+            assert normalize.contains(row.evidence.text, row.messages[-1].content)
         assert row.messages[0] == Message(role="system", content="Be short.")
+
+
+def test_without_related_no_cell_stands_beside_another(tmp_path: Path) -> None:
+    with_them = {row.id: row for row in _run(tmp_path, make_chunks(PRICES))[1]}
+    without = {row.id: row for row in _run(tmp_path, make_chunks(PRICES), related=False)[1]}
+    more = [row for key, row in with_them.items() if key not in without]
+    assert {row.form for row in more} == {"true_false", "compare"}
+    assert without == {key: row for key, row in with_them.items() if row not in more}
 
 
 def test_a_reverse_row_is_answered_by_the_subject(tmp_path: Path) -> None:
