@@ -26,6 +26,7 @@ from factory.lora.objectives import CrossEntropy, Objective
 from factory.lora.optimizer import Optimizer
 from factory.lora.settings import LoopSettings, learning_rate
 from factory.lora.step import like_lengths
+from factory.lora.whitening import NONE, Whitening
 
 logger = logging.getLogger(__name__)
 LOWER_BATCH = 32  # rows; on two cores the frozen layers cost a third less a row than at 8
@@ -60,8 +61,9 @@ def accumulate(
     return total
 
 
-def new_optimizer(model: Any, settings: LoopSettings) -> Optimizer:
+def new_optimizer(model: Any, settings: LoopSettings, whitening: Whitening) -> Optimizer:
     """Return the optimizer of what is trained, before its first step: moments come with that."""
+    parameters = dict(model.named_parameters())
     return Optimizer(
         parameter_groups(model, settings.lora_plus),
         settings.optimizer,
@@ -69,6 +71,7 @@ def new_optimizer(model: Any, settings: LoopSettings) -> Optimizer:
         max_gradient_norm=settings.max_gradient_norm,
         dtype=settings.dtype,
         device=settings.device,
+        scaled=[(parameters[name], directions) for name, directions in whitening.items()],
     )
 
 
@@ -93,6 +96,7 @@ class Loop:
         objective: Objective | None = None,
         engine: Engine | None = None,
         tally: Tally | None = None,
+        whitening: Whitening = NONE,
     ) -> None:
         """Keep what a run needs; nothing is computed yet.
 
@@ -112,7 +116,7 @@ class Loop:
             compiled=settings.compiled,
         )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._optimizer = new_optimizer(model, settings)
+        self._optimizer = new_optimizer(model, settings, whitening)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
         self.num_steps, self._order = len(batches), order_digest(rows, batches)

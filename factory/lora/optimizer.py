@@ -5,7 +5,7 @@ Knows gradients; not rows, schedules or models.
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -15,9 +15,18 @@ LEAST_SCALE = 2.0**-10  # of the loss; it begins at 65,536
 Kind = Literal["adamw", "paged_adamw_8bit"]
 
 
+class Scales(Protocol):
+    """A symmetric matrix S of a parameter W = W'S that is to learn as W' would."""
+
+    def scale(self, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Return rows times S."""
+        ...
+
+
 class Optimizer:
     """AdamW with clipped gradients.
 
+    Parameters named in `scaled` are W = W'S, of which W' is what learns: S stays as it is.
     With float16 weights the loss is scaled, as small gradients would be zero otherwise: a step whose gradients
     overflow is left out and the scale halved.
     """
@@ -31,6 +40,7 @@ class Optimizer:
         max_gradient_norm: float,
         dtype: torch.dtype,
         device: str,
+        scaled: Sequence[tuple[torch.Tensor, Scales]] = (),
     ) -> None:
         """Keep groups of `params`, each with the `factor` of its learning rate; `dtype` is the frozen weights'."""
         self.parameters, self._max_norm = (
@@ -41,6 +51,7 @@ class Optimizer:
             self._adamw: Any = torch.optim.AdamW(list(groups), weight_decay=weight_decay, fused=True)
         else:
             self._adamw = _paged_8bit(list(groups), weight_decay)
+        self._scaled = scaled
         self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -52,8 +63,13 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self._scaler.unscale_(self._adamw)
+        for value, by in self._scaled:
+            if value.grad is not None:
+                value.grad = by.scale(value.grad)
         torch.nn.utils.clip_grad_norm_(self.parameters, self._max_norm)
+        before = [value.detach().clone() for value, _ in self._scaled]
         self._scaler.step(self._adamw)
+        self._scale_steps(before, learning_rate)
         self._scaler.update()
         scale = self._scaler.get_scale()
         if self._scaler.is_enabled() and scale < LEAST_SCALE:
@@ -62,6 +78,19 @@ class Optimizer:
                 "train.precision to float32, or bfloat16 where the GPU has it"
             )
         self.clear()
+
+    @torch.no_grad()
+    def _scale_steps(self, before: Sequence[torch.Tensor], learning_rate: float) -> None:
+        """Multiply by S what a step has added, but for weight decay, which shrinks W as it does W'."""
+        kept = {
+            id(value): 1 - learning_rate * group["factor"] * group["weight_decay"]
+            for group in self._adamw.param_groups
+            for value in group["params"]
+        }
+        for (value, by), old in zip(self._scaled, before, strict=True):
+            if value.grad is not None:
+                shrunk = kept[id(value)] * old
+                value.copy_(shrunk + by.scale(value - shrunk))
 
     def clear(self) -> None:
         """Forget the gradients that are there."""

@@ -22,6 +22,7 @@ from factory.lora.engine import Engine
 from factory.lora.loop import Findings
 from factory.lora.settings import LoopSettings
 from factory.lora.trial import Trial, short_rows, unchanged
+from factory.lora.whitening import NONE, Whitening
 
 logger = logging.getLogger(__name__)
 ORDERED_EPOCHS = 2
@@ -46,6 +47,7 @@ def run(
     settings: LoopSettings,
     end_id: int,
     folder: Path,
+    whitening: Whitening = NONE,
 ) -> Findings:
     """Run every check and return its numbers by name; nothing of the model has changed afterwards.
 
@@ -55,7 +57,7 @@ def run(
         TrainError: a check failed.
     """
     findings = {"labels": check_labels(rows, end_id), "order": check_order(rows, settings)}
-    trial = Trial(model, engine, settings, short_rows(rows), first_trained_layer(model))
+    trial = Trial(model, engine, settings, short_rows(rows), first_trained_layer(model), whitening)
     learning: dict[str, Callable[[], dict[str, float]]] = {
         "same seed": lambda: check_seed(trial),
         "effect": lambda: check_effect(trial),

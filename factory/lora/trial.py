@@ -6,7 +6,7 @@ Knows model, engine and rows; not what a result should be.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from factory.lora.objectives import CrossEntropy
 from factory.lora.optimizer import Optimizer
 from factory.lora.settings import LoopSettings
 from factory.lora.step import autocast
+from factory.lora.whitening import Whitening
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
 SCALE = 1024.0  # of losses whose gradient is looked at: float16 has no numbers as small as many are
@@ -43,6 +44,7 @@ class Trial:
     settings: LoopSettings
     rows: Sequence[EncodedRow]
     first_layer: int = 0
+    whitening: Whitening = field(default_factory=dict)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -56,7 +58,7 @@ class Trial:
 
     def optimizer(self) -> Optimizer:
         """Return a fresh optimizer of the run's kind; the run's own is left alone, and has no moments yet."""
-        return new_optimizer(self.model, self.settings)
+        return new_optimizer(self.model, self.settings, self.whitening)
 
     def step(self, optimizer: Optimizer, rows: Sequence[EncodedRow]) -> float:
         """Take one step on some rows and return their loss before it, in nats a token."""

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from factory import hardware, store
 from factory.chat.template import end_of_turn_id
 from factory.errors import TrainError, UsageError
+from factory.facts import replay
 from factory.facts.feedback import FORM as CORRECTED
 from factory.lora.config import TrainConfig, choose_epochs, choose_rank  # noqa: TID253  (it imports no torch)
 from factory.progress import Progress
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
     from factory.lora.settings import LoopSettings
+    from factory.lora.whitening import Whitening
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 4
+CODE_VERSION = 5
 CHECKPOINTS = "checkpoints"
 PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
+GENERAL_QUESTIONS, GENERAL_TOKENS = 96, 256  # how many, and of at most how many tokens with their answers
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
@@ -100,7 +103,8 @@ def train(
     epochs = choose_epochs(config, _tokens_an_epoch(encoded, seed))
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
     available = fit.available_bytes(device)
-    model, begun = open_model(config, base, base_name, encoded, device, dtype)
+    general = _general_rows(base, tokenizer, system) if config.whiten and distributed.is_main() else []
+    model, begun, whitening = open_model(config, base, base_name, encoded, device, dtype, general)
     setup = setup_of(model, config, device, dtype)
     choice = _plan(setup, load_of(encoded), config, available)
     paired = _plan(setup, load_of(pairs.chosen, pairs.rejected), config, available) if pairs else choice
@@ -127,9 +131,18 @@ def train(
 
             tally = documents.Tally(encoded, work)
             loop = Loop(
-                model, first_layer, encoded, settings, folder, measure, report, objective, tally=tally
+                model,
+                first_layer,
+                encoded,
+                settings,
+                folder,
+                measure,
+                report,
+                objective,
+                tally=tally,
+                whitening=whitening,
             )
-            checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder)
+            checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder, whitening)
             progress = loop.run(checks)
         engine = loop.engine
         del loop  # its optimizer, and what lies below the first layer
@@ -169,6 +182,7 @@ def train(
         "best_step": progress.best_step,
         "training_seconds": round(progress.seconds, 1),
         "tokens_per_second": round(fmean(row["tokens_per_second"] for row in progress.history), 1),
+        "whitened": len(whitening),
         "mfu": round(fmean(row["mfu"] for row in progress.history), 4),
         "micro_batch": progress.micro_batch,
         "micro_batch_halved": progress.halvings,
@@ -188,10 +202,19 @@ def _tokens_an_epoch(rows: list["EncodedRow"], seed: int) -> float:
 
 
 def open_model(
-    config: TrainConfig, base: Path, base_name: str, rows: list["EncodedRow"], device: str, dtype: Any
-) -> tuple[Any, dict[str, Any]]:
-    """Return the base with the adapter to train on it, and what that adapter stood for when it began."""
-    from factory.lora import adapter, attach, distributed
+    config: TrainConfig,
+    base: Path,
+    base_name: str,
+    rows: list["EncodedRow"],
+    device: str,
+    dtype: Any,
+    general: Sequence["EncodedRow"] = (),
+) -> tuple[Any, dict[str, Any], "Whitening"]:
+    """Return the base with the adapter to train on it, what that stood for when it began, and what its steps are by.
+
+    `general` are the rows that steps are to change least; the main process alone needs them.
+    """
+    from factory.lora import adapter, attach, distributed, whitening
 
     sharded = distributed.is_sharded()
     model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
@@ -200,8 +223,26 @@ def open_model(
         model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
     else:
         model = adapter.new_adapter(model, settings, base=base, rows=rows)
-    begun = adapter.beginning(model, settings)
-    return (distributed.shard(model, device) if sharded else model), begun
+    begun, seen = adapter.beginning(model, settings), whitening.NONE
+    if config.whiten:
+        seen = distributed.from_main(
+            whitening.look_at_inputs(model, general, "cpu" if sharded else device, dtype)
+            if distributed.is_main()
+            else None
+        )
+        if config.init == "default" and not config.continue_from:
+            whitening.begin_whitened(model, seen)
+    on_device = {name: directions.to(device) for name, directions in seen.items()}
+    return (distributed.shard(model, device) if sharded else model), begun, on_device
+
+
+def _general_rows(base: Path, tokenizer: Any, system: str) -> list["EncodedRow"]:
+    """Return bundled general questions with the base's own answers; none where it says nothing whole."""
+    from factory.lora import batches, rehearsal
+
+    pairs = rehearsal.rehearse(base, replay.questions()[:GENERAL_QUESTIONS], system)
+    rows = replay.examples(pairs, len(pairs), system) if pairs else []
+    return batches.encode(tokenizer, rows, GENERAL_TOKENS)
 
 
 def _read_pairs(
