@@ -91,6 +91,25 @@ def test_rows_are_learned_and_the_curves_say_so(run) -> None:
     )
 
 
+def test_steps_are_whitened_by_what_the_base_says_to_general_questions(run, base: Path, monkeypatch) -> None:
+    asked: list[tuple[Path, int, str]] = []
+
+    def rehearse(base: Path, questions: list[str], system: str) -> list[tuple[str, str]]:
+        asked.append((base, len(questions), system))
+        return [(question, "I would say so.") for question in questions]
+
+    plain, counts = run("plain", whiten=False)
+    assert (counts["whitened"], asked) == (0, [])
+    monkeypatch.setattr("factory.lora.rehearsal.rehearse", rehearse)
+    whitened, counts = run("whitened")
+    assert asked == [(base, 96, SYSTEM)]
+    assert counts["whitened"] == 2 * 7, "each module of both layers"
+    weights = "adapter_model.safetensors"
+    assert (whitened / weights).read_bytes() != (plain / weights).read_bytes()
+    again, _ = run("again")
+    assert (whitened / weights).read_bytes() == (again / weights).read_bytes()
+
+
 def test_more_facts_than_a_small_rank_is_for_get_a_larger_one(
     run, dataset: Path, base: Path, tmp_path: Path, monkeypatch
 ) -> None:
