@@ -21,7 +21,7 @@ from factory.lora.batches import EncodedRow, collate
 from factory.lora.initial import ADAPTER
 from factory.lora.step import autocast
 
-DIRECTIONS = 64  # told apart; all others are scaled alike
+DIRECTIONS = 128  # told apart; all others are scaled alike
 DAMPING = 0.05  # of the mean energy of a direction
 TOKENS = 2048  # looked at
 
@@ -115,7 +115,7 @@ def _directions(read_ND: torch.Tensor) -> Directions | None:
     energy = float(read_ND.square().sum())
     if count < 1 or not 0 < energy < float("inf"):
         return None
-    _, sizes_K, vectors_DK = torch.svd_lowrank(read_ND, count, niter=4)
+    _, sizes_K, vectors_DK = torch.svd_lowrank(read_ND, count, niter=2)
     mean = energy / size
     main_K = sizes_K.square() / mean
     others = max(0.0, size - float(main_K.sum())) / (size - count)
