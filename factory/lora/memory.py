@@ -30,11 +30,11 @@ class Setup:
 
     `trained` numbers lie in the layers from `first_layer` on. Of one token and over all modules with an adapter,
     `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
-    out; `rebuilt` are the weights without a module of their own to which every step adds B A. `dtype_bytes` is the size
-    of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
-    computed twice, `offloaded` whether what a layer begins with then waits in main memory, `head_norms` whether queries
-    and keys are normalised. The layers' weights are spread over `processes`, whose shares wait there too if
-    `shares_offloaded`; `init` is the adapter's.
+    out; `directions` are the numbers of those that steps are whitened along, `rebuilt` the weights without a module of
+    their own to which every step adds B A. `dtype_bytes` is the size of a number in the computing dtype, `fused` tells
+    which engine runs, `checkpointing` whether activations are computed twice, `offloaded` whether what a layer begins
+    with then waits in main memory, `head_norms` whether queries and keys are normalised. The layers' weights are spread
+    over `processes`, whose shares wait there too if `shares_offloaded`; `init` is the adapter's.
     """
 
     shape: Shape
@@ -45,6 +45,7 @@ class Setup:
     dtype_bytes: int
     fused: bool
     results: int = 0
+    directions: int = 0
     rebuilt: int = 0
     dropout: bool = False
     checkpointing: bool = False
@@ -178,7 +179,7 @@ def _weights(setup: Setup) -> float:
 
 
 def _state(setup: Setup, load: Load) -> Parts:
-    """Return what stays in memory from step to step: the adapter's moments in float32, and its copy in low precision.
+    """Return what stays in memory from step to step: moments and directions in float32, a copy in low precision.
 
     Plain layers in float32 compute with the adapter itself. A beginning that stands for a part of the base is kept.
     """
@@ -188,7 +189,7 @@ def _state(setup: Setup, load: Load) -> Parts:
     return Parts(
         weights=_weights(setup),
         adapter=(FLOAT + copied + begun) * setup.trained,
-        optimizer=2 * FLOAT * setup.trained,
+        optimizer=FLOAT * (2 * setup.trained + setup.directions),
         cache=kept,
         libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
     )

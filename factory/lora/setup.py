@@ -3,6 +3,7 @@
 Before a run the modules are an outline without weights, in a run they are those that are trained.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from factory.lora.engine import is_fused
 from factory.lora.initial import ADAPTER
 from factory.lora.memory import FLOAT, Setup
 from factory.lora.shape import open_outline, shape_of
+from factory.lora.whitening import most_directions
 
 # Modules that read the same tensor; what o_proj reads is attention's own result, which is kept with or without it.
 SHARED = {"q_proj": "heads", "k_proj": "heads", "v_proj": "heads", "gate_proj": "gates", "up_proj": "gates"}
@@ -60,6 +62,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         dtype_bytes=dtype.itemsize,
         fused=is_fused(model, device, own_modules=own_modules),
         results=sum(2 * (layer.out_features or 0) for _, layer in modules if layer.use_dora[ADAPTER]),
+        directions=sum(size * most_directions(size) for size in _read(modules)) if config.whiten else 0,
         rebuilt=sum(layer.get_param().numel() for layer in experts),
         dropout=dropout,
         checkpointing=bool(config.checkpointing),
@@ -77,9 +80,13 @@ def _inputs(modules: list[tuple[str, Any]], copied: bool) -> int:
     """Return what modules read of one token; those that read the same share it unless each makes a copy."""
     if copied:
         return sum(layer.in_features for _, layer in modules)
+    return sum(_read([(name, layer) for name, layer in modules if not name.endswith(f".{ATTENDED}")]))
+
+
+def _read(modules: list[tuple[str, Any]]) -> Iterable[int]:
+    """Return how many numbers of one token each different input has."""
     read = {}
     for name, layer in modules:
         parent, _, leaf = name.rpartition(".")
-        if leaf != ATTENDED:
-            read[parent, SHARED.get(leaf, leaf)] = layer.in_features
-    return sum(read.values())
+        read[parent, SHARED.get(leaf, leaf)] = layer.in_features
+    return read.values()

@@ -93,6 +93,11 @@ def begin_whitened(model: Any, whitening: Whitening) -> None:
             value.copy_(whitening[name].scale(value.cpu()))
 
 
+def most_directions(size: int) -> int:
+    """Return how many directions of so many are told apart, where there are enough tokens."""
+    return min(DIRECTIONS, size // 2)
+
+
 def _reads_rows(layer: Any) -> bool:
     return ADAPTER in layer.lora_A and not isinstance(layer, ParamWrapper)
 
@@ -111,7 +116,7 @@ def _some(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
 def _directions(read_ND: torch.Tensor) -> Directions | None:
     """Return the main directions of some inputs, or None where there are too few to tell."""
     tokens, size = read_ND.shape
-    count = min(DIRECTIONS, size // 2, tokens // 4)
+    count = min(most_directions(size), tokens // 4)
     energy = float(read_ND.square().sum())
     if count < 1 or not 0 < energy < float("inf"):
         return None

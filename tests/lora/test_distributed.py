@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 
 from factory import artifacts
 from factory.errors import TrainError
-from factory.lora import distributed
+from factory.facts import replay
+from factory.lora import distributed, rehearsal
 from factory.rows import Question, write_rows
+from factory.stages.train import GENERAL_QUESTIONS
+from factory.weights.base import open_base
 from tests.tiny import TINY_ROWS, make_tiny_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +77,16 @@ def runs(base, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("distributed")
     (folder / "recipe.yaml").write_text(RECIPE)
     shutil.copyfile(base / "base-F16.gguf", folder / "tiny.gguf")
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # what so small a base says is no sentence, and would whiten nothing
+        patch.setenv("ADAPTER_FACTORY_CACHE", str(folder / "cache"))
+        patch.setattr(
+            rehearsal, "_answer", lambda base, questions, system: [[q, "It is."] for q in questions]
+        )
+        rehearsal.rehearse(
+            open_base(str(folder / "tiny.gguf")).folder, replay.questions()[:GENERAL_QUESTIONS], ""
+        )
     for name, command in {"alone": f"{sys.executable} -m factory.cli", **LAUNCHERS}.items():
         _make_dataset(folder / name)
         said = _train(folder, command, folder / name)
@@ -107,6 +120,8 @@ def test_two_processes_train_what_one_does(runs, name: str) -> None:
 def test_the_folder_of_two_processes_is_that_of_one(runs, name: str) -> None:
     files = [{path.name for path in runs[who].iterdir()} for who in (name, "alone")]
     assert files[0] == files[1]
+    counts = [artifacts.read_record(runs[who]).counts for who in (name, "alone")]
+    assert counts[0]["whitened"] == counts[1]["whitened"] == 7
     configs = [(runs[who] / "adapter_config.json").read_bytes() for who in (name, "alone")]
     assert configs[0] == configs[1]
 

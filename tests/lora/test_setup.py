@@ -55,6 +55,8 @@ def test_every_choice_of_the_recipe_counts(base):
     width, inner, layers = 64, 128, 2
     assert plain.ranks == layers * 4 * len(TARGETS)
     assert plain.inputs == layers * (2 * width + inner), "what is read together is kept once"
+    assert plain.directions == layers * (3 * width * width // 2 + inner * inner // 2), "o_proj has some, too"
+    assert read(base, whiten=False).directions == 0
     assert read(base, dtype=torch.bfloat16).inputs == layers * (6 * width + inner), (
         "each has a copy of its own"
     )

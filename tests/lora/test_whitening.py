@@ -64,7 +64,7 @@ def test_they_are_those_of_the_covariance_of_what_the_layer_reads(model, encoded
         assert float(found.scales_K[place]) == pytest.approx(
             float(relative[place] + DAMPING) ** -0.5, rel=1e-3
         )
-    assert found.rest == pytest.approx((float(relative[count:].mean()) + DAMPING) ** -0.5, rel=0.02)
+    assert found.rest == pytest.approx((float(relative[count:].mean()) + DAMPING) ** -0.5, rel=0.05)
 
 
 def test_modules_that_read_the_same_share_them(directions) -> None:
