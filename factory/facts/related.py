@@ -19,7 +19,7 @@ from factory.text.quantities import items, words
 
 TRUE_FALSE, COMPARE, SEVERAL = "true_false", "compare", "several"
 FORMS = frozenset({TRUE_FALSE, COMPARE, SEVERAL})
-EVERY = 6  # of the epochs, a question on two facts takes part in one: each of the two has wordings of its own
+EVERY = 2  # of the epochs, a question on two facts takes part in one: each of the two has wordings of its own
 CLEAR = "what_of"  # the question that is left to a cell which no other document contradicts
 
 

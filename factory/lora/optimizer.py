@@ -4,6 +4,7 @@ Knows gradients; not rows, schedules or models.
 """
 
 import importlib
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -16,10 +17,10 @@ Kind = Literal["adamw", "paged_adamw_8bit"]
 
 
 class Scales(Protocol):
-    """A symmetric matrix S of a parameter W = W'S that is to learn as W' would."""
+    """A symmetric matrix S of parameters W = W'S that are to learn as W' would."""
 
-    def scale(self, rows_RD: torch.Tensor) -> torch.Tensor:
-        """Return rows times S."""
+    def scale_(self, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Multiply rows by S in place, and return them."""
         ...
 
 
@@ -63,9 +64,7 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self._scaler.unscale_(self._adamw)
-        for value, by in self._scaled:
-            if value.grad is not None:
-                value.grad = by.scale(value.grad)
+        self._scale([value.grad for value, _ in self._scaled])
         torch.nn.utils.clip_grad_norm_(self.parameters, self._max_norm)
         before = [value.detach().clone() for value, _ in self._scaled]
         self._scaler.step(self._adamw)
@@ -87,10 +86,29 @@ class Optimizer:
             for group in self._adamw.param_groups
             for value in group["params"]
         }
-        for (value, by), old in zip(self._scaled, before, strict=True):
+        for (value, _), old in zip(self._scaled, before, strict=True):
             if value.grad is not None:
-                shrunk = kept[id(value)] * old
-                value.copy_(shrunk + by.scale(value - shrunk))
+                value.sub_(old.mul_(kept[id(value)]))
+        self._scale([value.data if value.grad is not None else None for value, _ in self._scaled])
+        for (value, _), old in zip(self._scaled, before, strict=True):
+            if value.grad is not None:
+                value.add_(old)
+
+    @torch.no_grad()
+    def _scale(self, tensors: Sequence[torch.Tensor | None]) -> None:
+        """Multiply tensors, one for each scaled parameter, by its S in place; those with the same S together."""
+        alike: dict[int, list[tuple[torch.Tensor, Scales]]] = defaultdict(list)
+        for tensor, (_, by) in zip(tensors, self._scaled, strict=True):
+            if tensor is not None:
+                alike[id(by)].append((tensor, by))
+        for group in alike.values():
+            parts = [tensor for tensor, _ in group]
+            by = group[0][1]
+            if len(parts) == 1:
+                by.scale_(parts[0])
+            else:
+                made = by.scale_(torch.cat(parts)).split([len(part) for part in parts])
+                torch._foreach_copy_(parts, list(made))
 
     def clear(self) -> None:
         """Forget the gradients that are there."""

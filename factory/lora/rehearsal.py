@@ -13,24 +13,26 @@ from factory.lora import attach
 from factory.lora.step import greedy
 from factory.text.segment import sentences
 
-VERSION = 1
+VERSION = 2
 BATCH, ANSWER_TOKENS = 128, 32
 
 
 def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[str, str]]:
     """Return the questions that a base has something to say on, with its greedy answers cut to whole sentences.
 
-    They are made once for a base and a system text, and kept beside its weights.
+    Each is asked once for a base and a system text; what it said is kept beside its weights.
     """
-    key = store.hash_json([VERSION, list(questions), system])[:16]
-    kept = base / f"rehearsal-{key}.json"
-    if not kept.is_file():
-        store.write_json(kept, _answer(base, questions, system))
+    kept = base / f"rehearsal-{store.hash_json([VERSION, system])[:16]}.json"
+    said: dict[str, str] = store.read_json(kept) if kept.is_file() else {}
+    if new := [question for question in questions if question not in said]:
+        said |= dict(zip(new, _answer(base, new, system), strict=True))
+        store.write_json(kept, said)
         hardware.release_memory()
-    return [(question, answer) for question, answer in store.read_json(kept)]
+    return [(question, said[question]) for question in questions if said[question]]
 
 
-def _answer(base: Path, questions: Sequence[str], system: str) -> list[tuple[str, str]]:
+def _answer(base: Path, questions: Sequence[str], system: str) -> list[str]:
+    """Return what a base says to each question, empty where that is no whole sentence."""
     tokenizer, device = attach.load_tokenizer(base), attach.pick_device()
     model = attach.load_model(base, attach.pick_dtype("auto", device), device).eval()
     prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
@@ -44,14 +46,13 @@ def _answer(base: Path, questions: Sequence[str], system: str) -> list[tuple[str
         device=device,
         batch_size=BATCH,
     )
-    answers = [
+    return [
         whole(
             str(tokenizer.decode(reply.ids, skip_special_tokens=True)),
             is_cut=len(reply.ids) == ANSWER_TOKENS,
         )
         for reply in replies
     ]
-    return [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer]
 
 
 def whole(answer: str, *, is_cut: bool) -> str:

@@ -34,10 +34,10 @@ class Directions:
     scales_K: torch.Tensor
     rest: float
 
-    def scale(self, rows_RD: torch.Tensor) -> torch.Tensor:
-        """Return vectors times S, which is symmetric."""
-        along_RK = rows_RD @ self.vectors_DK
-        return self.rest * rows_RD + (along_RK * (self.scales_K - self.rest)) @ self.vectors_DK.T
+    def scale_(self, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Multiply vectors by S, which is symmetric, in place, and return them."""
+        along_RK = (rows_RD @ self.vectors_DK).mul_(self.scales_K - self.rest)
+        return rows_RD.mul_(self.rest).addmm_(along_RK, self.vectors_DK.T)
 
     def to(self, device: str) -> "Directions":
         """Return the same on a device."""
@@ -90,7 +90,7 @@ def begin_whitened(model: Any, whitening: Whitening) -> None:
     """Let a fresh A be a random A' times S: B, zero as yet, begins with the same view of the inputs."""
     for name, value in model.named_parameters():
         if name in whitening:
-            value.copy_(whitening[name].scale(value.cpu()))
+            value.copy_(whitening[name].scale_(value.cpu().clone()))
 
 
 def most_directions(size: int) -> int:

@@ -232,7 +232,8 @@ def open_model(
         )
         if config.init == "default" and not config.continue_from:
             whitening.begin_whitened(model, seen)
-    on_device = {name: directions.to(device) for name, directions in seen.items()}
+    unique = {id(directions): directions.to(device) for directions in seen.values()}
+    on_device = {name: unique[id(directions)] for name, directions in seen.items()}
     return (distributed.shard(model, device) if sharded else model), begun, on_device
 
 

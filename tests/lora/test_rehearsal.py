@@ -26,13 +26,24 @@ def test_answers_are_the_greedy_ones_of_the_base_itself(base, monkeypatch):
     assert list(pairs.values()) == [answer.text for answer in said]
 
 
-def test_they_are_made_once_for_a_base_a_system_text_and_the_questions(base, monkeypatch):
-    made = rehearse(base, QUESTIONS, "")
-    monkeypatch.setattr(rehearsal.attach, "load_model", None)
-    assert rehearse(base, QUESTIONS, "") == made
-    for questions, system in ((QUESTIONS, "Be short."), (QUESTIONS[:1], "")):
-        with pytest.raises(TypeError):
-            rehearse(base, questions, system)
+def test_each_is_asked_once_for_a_base_and_a_system_text(base, monkeypatch):
+    asked: list[tuple[list[str], str]] = []
+
+    def answer(base, questions, system):
+        asked.append((list(questions), system))
+        return ["" if "key" in question else f"To {question}" for question in questions]
+
+    monkeypatch.setattr(rehearsal, "_answer", answer)
+    made = rehearse(base, QUESTIONS[:2], "")
+    assert made == [(QUESTIONS[0], f"To {QUESTIONS[0]}")], "nothing to say is no answer"
+    assert rehearse(base, QUESTIONS, "") == [*made, (QUESTIONS[2], f"To {QUESTIONS[2]}")]
+    assert rehearse(base, QUESTIONS[1:], "") == [(QUESTIONS[2], f"To {QUESTIONS[2]}")]
+    rehearse(base, QUESTIONS[:1], "Be short.")
+    assert asked == [
+        (list(QUESTIONS[:2]), ""),
+        ([QUESTIONS[2]], ""),
+        ([QUESTIONS[0]], "Be short."),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def directions(model, encoded) -> dict[str, Directions]:
 
 
 def dense(directions: Directions) -> torch.Tensor:
-    return directions.scale(torch.eye(len(directions.vectors_DK)))
+    return directions.scale_(torch.eye(len(directions.vectors_DK)))
 
 
 def test_every_a_gets_directions_and_the_model_stays_as_it_was(new_model, encoded) -> None:
@@ -83,7 +83,9 @@ def test_scaled_inputs_lie_in_all_directions_nearly_alike() -> None:
     read = torch.randn(4000, 32, generator=torch.Generator().manual_seed(1)) * spread
     found = _directions(read)
     assert found is not None
-    before, after = (torch.linalg.eigvalsh(torch.cov(inputs.T)) for inputs in (read, found.scale(read)))
+    before, after = (
+        torch.linalg.eigvalsh(torch.cov(inputs.T)) for inputs in (read, found.scale_(read.clone()))
+    )
     assert before[-1] / before[-8] > 80
     assert after[-1] / after[-8] < 6, (
         "the damping leaves directions of less than a twentieth of the mean behind"
@@ -113,15 +115,32 @@ def test_steps_are_those_of_the_other_factor(directions, norm: float) -> None:
     source = torch.Generator().manual_seed(2)
     first = torch.randn(4, len(by.vectors_DK), generator=source)
     other = torch.nn.Parameter(first.clone())  # A'
-    value = torch.nn.Parameter(by.scale(first))  # A
+    value = torch.nn.Parameter(by.scale_(first.clone()))  # A
     plain, whitened = optimizer(other, [], norm), optimizer(value, [(value, by)], norm)
     for _ in range(5):
         gradient = torch.randn(value.shape, generator=source)
-        value.grad, other.grad = gradient.clone(), by.scale(gradient)
+        value.grad, other.grad = gradient.clone(), by.scale_(gradient.clone())
         whitened.step(1e-2)
         plain.step(1e-2)
-        assert torch.allclose(value, by.scale(other), atol=1e-5)
-    assert not torch.allclose(value, by.scale(first), atol=1e-2)
+        assert torch.allclose(value, by.scale_(other.detach().clone()), atol=1e-5)
+    assert not torch.allclose(value, by.scale_(first.clone()), atol=1e-2)
+
+
+def test_parameters_that_share_directions_step_as_each_alone(directions) -> None:
+    by = next(iter(directions.values()))
+    source = torch.Generator().manual_seed(2)
+    first = [torch.randn(rows, len(by.vectors_DK), generator=source) for rows in (4, 2, 3)]
+    gradients = [torch.randn(value.shape, generator=source) for value in first]
+    together, alone = ([torch.nn.Parameter(value.clone()) for value in first] for _ in range(2))
+    for value, gradient in zip([*together, *alone], gradients * 2, strict=True):
+        value.grad = gradient.clone()
+    group = [{"params": together, "factor": 2.0}]
+    settings = {"weight_decay": 0.1, "max_gradient_norm": 1e9, "dtype": torch.float32, "device": "cpu"}
+    Optimizer(group, "adamw", scaled=[(value, by) for value in together], **settings).step(1e-2)
+    for value in alone:
+        optimizer(value, [(value, by)], 1e9).step(1e-2)
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_a_parameter_without_gradient_is_left_alone(directions) -> None:
@@ -138,7 +157,7 @@ def test_a_fresh_a_begins_scaled_and_b_stays_zero(new_model, encoded) -> None:
     begun = dict(plain.named_parameters())
     for name, value in model.named_parameters():
         if name in found:
-            assert torch.equal(value, found[name].scale(begun[name]))
+            assert torch.equal(value, found[name].scale_(begun[name].detach().clone()))
         else:
             assert torch.equal(value, begun[name])
 
