@@ -14,7 +14,7 @@
 # FlashAttention 2 does not run on it; neither is used. The settings stand in `recipes/t4-qlora.yaml`.
 #
 # **Which bases**: those below, of 0.6 to 1.7 billion parameters. The GPU would take larger ones: by the planner, a step
-# with `train.micro_batch: 4` needs 11.0 GiB for Qwen2.5-3B and 13.3 GiB for Qwen3-4B, and a T4 has about 14.7. The
+# with `train.micro_batch: 4` needs 11.3 GiB for Qwen2.5-3B and 13.7 GiB for Qwen3-4B, and a T4 has about 14.7. The
 # computer's own 12.7 GB do not: preparing a base and merging hold it in float32 and once more in 16 bits, which is 6
 # bytes a parameter, so 10.3 GB for 1.7 billion, 18.5 GB for Qwen2.5-3B and 24.1 GB for Qwen3-4B. Where there are 32 GB
 # of memory and 50 GB of disk, write `Qwen/Qwen3-4B` or `Qwen/Qwen2.5-3B-Instruct` (whose licence is for research only)
