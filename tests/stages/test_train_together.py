@@ -25,7 +25,10 @@ FAST = {
 CASES = {
     "plain": {},
     "frozen": {"first_layer": 1},
-    "whitened": {"whiten": True, "learning_rate": 1e-3},  # what rounding does to a step of A is scaled as well
+    "whitened": {
+        "whiten": True,
+        "learning_rate": 1e-3,
+    },  # what rounding does to a step of A is scaled as well
     "distilled": {"distill": 0.5},
     "preferred": {"preferences": "pairs.jsonl", "dpo_epochs": 6, "learning_rate": 2e-2, "epochs": 2},
 }
