@@ -86,13 +86,15 @@ class Optimizer:
             for group in self._adamw.param_groups
             for value in group["params"]
         }
-        for (value, _), old in zip(self._scaled, before, strict=True):
-            if value.grad is not None:
-                value.sub_(old.mul_(kept[id(value)]))
-        self._scale([value.data if value.grad is not None else None for value, _ in self._scaled])
-        for (value, _), old in zip(self._scaled, before, strict=True):
-            if value.grad is not None:
-                value.add_(old)
+        moved = [
+            (value, old) if value.grad is not None and not torch.equal(value, old) else None  # or left out
+            for (value, _), old in zip(self._scaled, before, strict=True)
+        ]
+        for value, old in filter(None, moved):
+            value.sub_(old.mul_(kept[id(value)]))
+        self._scale([pair[0].data if pair else None for pair in moved])
+        for value, old in filter(None, moved):
+            value.add_(old)
 
     @torch.no_grad()
     def _scale(self, tensors: Sequence[torch.Tensor | None]) -> None:

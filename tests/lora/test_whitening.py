@@ -150,6 +150,27 @@ def test_a_parameter_without_gradient_is_left_alone(directions) -> None:
     assert torch.equal(value, torch.ones_like(value))
 
 
+def test_a_step_that_overflows_is_left_out_to_the_bit(directions) -> None:
+    by = next(iter(directions.values()))
+    value = torch.nn.Parameter(torch.rand(4, len(by.vectors_DK)))
+    before = value.detach().clone()
+    half = Optimizer(
+        [{"params": [value], "factor": 1.0}],
+        "adamw",
+        weight_decay=0.1,
+        max_gradient_norm=1.0,
+        dtype=torch.float16,
+        device="cpu",
+        scaled=[(value, by)],
+    )
+    half.backward(value.sum() * torch.inf)
+    half.step(1e-2)
+    assert torch.equal(value, before)
+    half.backward(value.sum())
+    half.step(1e-2)
+    assert not torch.equal(value, before)
+
+
 def test_a_fresh_a_begins_scaled_and_b_stays_zero(new_model, encoded) -> None:
     model, plain = new_model(), new_model()
     found = look_at_inputs(model, encoded, "cpu", torch.float32)
