@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 
-from factory import hardware
+from factory import artifacts, hardware
 from factory.backends.models import prepare, resolve
-from factory.chat.template import conversation, encode_prompt, end_of_turn_id
+from factory.chat.template import conversation, encode_example
 from factory.lora import attach
 
 ROOT = Path(__file__).parent.parent
@@ -69,9 +68,7 @@ VARIANTS: dict[str, Variant] = {
     "no loose wordings": _memory("synthesize.loose_wordings=0"),
     "no gaps to fill": _memory(forms=("gap", "title_gap")),
     "no question words in their place": _memory(forms=("in_place", "topic_in_place")),
-    "no question words in front": _memory(
-        forms=("front", "topic_front", "strand", "subject", "topic_subject")
-    ),
+    "no question words in front": _memory(forms=("front", "topic_front", "strand")),
     "nothing said before the question": _memory(forms=("lead_in", "faq_tell", "tell")),
     "nothing turned round": _memory(forms=("reverse", "subject", "topic_subject", "title_subject")),
     "no general questions": _memory("curate.replay=0", aim="general"),
@@ -84,7 +81,6 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 MARK, END = "<!-- ablations -->", "<!-- /ablations -->"
-Numbers = Sequence[float]
 
 
 def factory(*arguments: str) -> None:
@@ -124,15 +120,13 @@ def surprise(adapter: Path, questions: Path) -> list[float]:
     base = prepare(resolve(str(adapter))).base_folder
     assert base is not None
     tokenizer = attach.load_tokenizer(base)
-    model = PeftModel.from_pretrained(attach.load_model(base, torch.float32, "cpu"), str(adapter)).eval()
-    stop, found = end_of_turn_id(tokenizer), []
+    model = attach.load_adapter(attach.load_model(base, torch.float32, "cpu"), adapter).eval()
+    found = []
     for row in map(json.loads, questions.read_text(encoding="utf-8").splitlines()):
-        prompt = encode_prompt(tokenizer, conversation(row["question"]))
         costs = []
         for answer in row["answers"][:SPELLINGS]:
-            labels = [*tokenizer.encode(answer, add_special_tokens=False), stop]
-            logits = model(torch.tensor([[*prompt, *labels[:-1]]])).logits[0, len(prompt) - 1 :]
-            costs.append(float(torch.nn.functional.cross_entropy(logits.float(), torch.tensor(labels))))
+            ids, labels = encode_example(tokenizer, conversation(row["question"], answer))
+            costs.append(float(model(torch.tensor([ids]), labels=torch.tensor([labels])).loss))
         found.append(round(min(costs), 4))
     return found
 
@@ -160,10 +154,8 @@ def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     factory("train", recipe, *options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    adapter, record = (
-        out / "adapter",
-        json.loads((out / "adapter" / "record.json").read_text(encoding="utf-8")),
-    )
+    adapter = out / "adapter"
+    counts = artifacts.read_record(adapter).counts
     reads = variant.against == DEFAULT
     passage = ("--rag", str(out / "chunks")) if reads else ()
     known = accuracy(adapter, these, *passage)
@@ -172,7 +164,7 @@ def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
         **asdict(variant),
         "epochs": epochs,
         "cpu_minutes": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60,
-        "recall": 100 * record["counts"]["recall"],
+        "recall": 100 * counts["best_recall"],
         "closed_book": known["closed_book"],
         "surprise": surprise(adapter, these),
         "rag": known.get("rag"),

@@ -14,8 +14,7 @@ from factory.chat.template import conversation
 from factory.facts.extract import Draft
 from factory.facts.phrasing import label
 from factory.rows import Example, Fact
-from factory.text import normalize
-from factory.text.quantities import items, words
+from factory.text.quantities import find, items, words
 
 TRUE_FALSE, COMPARE, SEVERAL = "true_false", "compare", "several"
 FORMS = frozenset({TRUE_FALSE, COMPARE, SEVERAL})
@@ -34,10 +33,8 @@ def examples(drafts: Sequence[Draft], system: str) -> list[Example]:
         for draft in drafts
         if draft.fact.kind == "table" and any(ask.form == CLEAR for ask in draft.asks)
     ]
-    columns, lines = (
-        defaultdict[tuple[str, ...], list[Fact]](list),
-        defaultdict[tuple[str, ...], list[Fact]](list),
-    )
+    columns = defaultdict[tuple[str, ...], list[Fact]](list)
+    lines = defaultdict[tuple[str, ...], list[Fact]](list)
     for fact in cells:
         columns[fact.evidence.document, fact.topic, fact.relation].append(fact)
         lines[fact.evidence.document, fact.topic, fact.subject].append(fact)
@@ -52,8 +49,7 @@ def examples(drafts: Sequence[Draft], system: str) -> list[Example]:
 def _truths(column: Sequence[Fact], system: str) -> Iterator[Example]:
     """Yield each cell's own value and one of another row, both to be judged; the wrong one is put right."""
     for fact in column:
-        values = {normalize.normalize(other.answer): other for other in column}
-        wrong = [other for key, other in values.items() if key != normalize.normalize(fact.answer)]
+        wrong = [other for other in column if not _holds_or_is_held(fact.answer, other.answer)]
         claim = f"the {label(fact.relation)} of {fact.subject} is"
         yield _row(TRUE_FALSE, f"True or false: {claim} {fact.answer}.", "True.", (fact,), system)
         yield _row(
@@ -70,6 +66,11 @@ def _truths(column: Sequence[Fact], system: str) -> Iterator[Example]:
                 (f"Is it right that {claim} {other.answer}?", "No"),
             ):
                 yield _row(TRUE_FALSE, judged, f"{no}, it is {fact.answer}.", (fact,), system, other)
+
+
+def _holds_or_is_held(one: str, other: str) -> bool:
+    """Tell whether one of two answers stands in the other, numbers compared by value: then neither makes it false."""
+    return any(any(find(words(part), words(whole))) for part, whole in ((one, other), (other, one)))
 
 
 def _comparisons(column: Sequence[Fact], system: str) -> Iterator[Example]:

@@ -4,7 +4,7 @@ They are its to lose and cost nothing to learn, where true short answers would b
 Huang et al., ACL 2024). Knows a base; not what is trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from factory import hardware, store
@@ -20,39 +20,44 @@ BATCH, ANSWER_TOKENS = 128, 32
 def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[str, str]]:
     """Return the questions that a base has something to say on, with its greedy answers cut to whole sentences.
 
-    Each is asked once for a base and a system text; what it said is kept beside its weights.
+    They are asked once for a base and a system text, and kept beside its weights by blocks of `BATCH`: what is answered
+    beside a question decides how its numbers are rounded, and must not depend on what was asked before.
     """
-    kept = base / f"rehearsal-{store.hash_json([VERSION, system])[:16]}.json"
-    said: dict[str, str] = store.read_json(kept) if kept.is_file() else {}
-    if new := [question for question in questions if question not in said]:
-        said |= dict(zip(new, _answer(base, new, system), strict=True))
-        store.write_json(kept, said)
+    blocks = [list(questions[start : start + BATCH]) for start in range(0, len(questions), BATCH)]
+    files = [base / f"rehearsal-{store.hash_json([VERSION, block, system])[:16]}.json" for block in blocks]
+    new = [place for place, file in enumerate(files) if not file.is_file()]
+    if new:
+        for place, answers in zip(new, _answer(base, [blocks[place] for place in new], system), strict=True):
+            store.write_json(files[place], answers)
         hardware.release_memory()
-    return [(question, said[question]) for question in questions if said[question]]
+    answered = (
+        zip(block, store.read_json(file), strict=True) for block, file in zip(blocks, files, strict=True)
+    )
+    return [(question, answer) for pairs in answered for question, answer in pairs if answer]
 
 
-def _answer(base: Path, questions: Sequence[str], system: str) -> list[str]:
-    """Return what a base says to each question, empty where that is no whole sentence."""
+def _answer(base: Path, blocks: Sequence[Sequence[str]], system: str) -> Iterator[list[str]]:
+    """Yield what a base says to the questions of each block, empty where that is no whole sentence."""
     tokenizer, device = attach.load_tokenizer(base), attach.pick_device()
     model = attach.load_model(base, attach.pick_dtype("auto", device), device).eval()
-    prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
     stop = end_of_turn_id(tokenizer)
-    replies = greedy(
-        model,
-        prompts,
-        max_tokens=ANSWER_TOKENS,
-        stop_id=stop,
-        pad_id=stop,
-        device=device,
-        batch_size=BATCH,
-    )
-    return [
-        whole(
-            str(tokenizer.decode(reply.ids, skip_special_tokens=True)),
-            is_cut=len(reply.ids) == ANSWER_TOKENS,
+    for block in blocks:
+        replies = greedy(
+            model,
+            [encode_prompt(tokenizer, conversation(question, system=system)) for question in block],
+            max_tokens=ANSWER_TOKENS,
+            stop_id=stop,
+            pad_id=stop,
+            device=device,
+            batch_size=BATCH,
         )
-        for reply in replies
-    ]
+        yield [
+            whole(
+                str(tokenizer.decode(reply.ids, skip_special_tokens=True)),
+                is_cut=len(reply.ids) == ANSWER_TOKENS,
+            )
+            for reply in replies
+        ]
 
 
 def whole(answer: str, *, is_cut: bool) -> str:

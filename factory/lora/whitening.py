@@ -67,7 +67,8 @@ def look_at_inputs(
     def look(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if inputs[0] is not last[0]:
             read = inputs[0][batch.mask.bool()] if inputs[0].shape[:2] == batch.mask.shape else inputs[0]
-            last[:] = inputs[0], _directions(read.flatten(0, -2).float())
+            with autocast(device, torch.float32):  # off: the model's own would round what is found here
+                last[:] = inputs[0], _directions(read.flatten(0, -2).float())
         if last[1] is not None:
             found[names[id(layer.lora_A[ADAPTER].weight)]] = last[1]
 

@@ -68,7 +68,7 @@ def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
     Raises:
         FactoryError: training cannot take the step.
     """
-    changes = {"batch_size": rows, "init": "default", "whiten": False, "warmup": 0.0}
+    changes = {"batch_size": rows, "init": "default", "warmup": 0.0}
     config, base = recipe.train.model_copy(update=changes), open_base(recipe.base)
     device = attach.pick_device() if config.device == "auto" else config.device
     dtype = attach.pick_dtype(config.precision, device)
@@ -76,11 +76,20 @@ def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
         tokenizer = attach.load_tokenizer(base.folder)
         ids, labels = encode_example(tokenizer, largest_row(base.folder, tokens, recipe.system))
         encoded = [EncodedRow(tuple(ids), tuple(labels), str(number)) for number in range(rows)]
-        model, _, _ = open_model(config, base.folder, base.name, encoded, device, dtype)
+        model, _, whitening = open_model(config, base.folder, base.name, encoded, device, dtype, encoded)
         pad = tokenizer.eos_token_id
         settings = LoopSettings.of(config, 2, rows, seed=0, pad_id=pad, device=device, dtype=dtype)
         first_layer = first_trained_layer(model)
-        Loop(model, first_layer, encoded, settings, Path(folder), lambda: 0.0, lambda row: None).run()
+        Loop(
+            model,
+            first_layer,
+            encoded,
+            settings,
+            Path(folder),
+            lambda: 0.0,
+            lambda row: None,
+            whitening=whitening,
+        ).run()
     return _peak(device, watch)
 
 

@@ -35,7 +35,7 @@ CHECKPOINTS = "checkpoints"
 PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
-GENERAL_QUESTIONS, GENERAL_TOKENS = 96, 256  # how many, and of at most how many tokens with their answers
+GENERAL_QUESTIONS, GENERAL_TOKENS = 128, 256  # a block that is rehearsed, and a row's most tokens
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
@@ -242,8 +242,7 @@ def _general_rows(base: Path, tokenizer: Any, system: str) -> list["EncodedRow"]
     from factory.lora import batches, rehearsal
 
     pairs = rehearsal.rehearse(base, replay.questions()[:GENERAL_QUESTIONS], system)
-    rows = replay.examples(pairs, len(pairs), system) if pairs else []
-    return batches.encode(tokenizer, rows, GENERAL_TOKENS)
+    return batches.encode(tokenizer, replay.examples(pairs, GENERAL_QUESTIONS, system), GENERAL_TOKENS)
 
 
 def _read_pairs(

@@ -26,24 +26,35 @@ def test_answers_are_the_greedy_ones_of_the_base_itself(base, monkeypatch):
     assert list(pairs.values()) == [answer.text for answer in said]
 
 
-def test_each_is_asked_once_for_a_base_and_a_system_text(base, monkeypatch):
-    asked: list[tuple[list[str], str]] = []
+def test_whole_blocks_are_asked_once_for_a_base_and_a_system_text(base, monkeypatch):
+    asked: list[tuple[list[list[str]], str]] = []
 
-    def answer(base, questions, system):
-        asked.append((list(questions), system))
-        return ["" if "key" in question else f"To {question}" for question in questions]
+    def answer(base, blocks, system):
+        asked.append((blocks, system))
+        return [["" if "key" in question else f"To {question}" for question in block] for block in blocks]
 
     monkeypatch.setattr(rehearsal, "_answer", answer)
-    made = rehearse(base, QUESTIONS[:2], "")
-    assert made == [(QUESTIONS[0], f"To {QUESTIONS[0]}")], "nothing to say is no answer"
-    assert rehearse(base, QUESTIONS, "") == [*made, (QUESTIONS[2], f"To {QUESTIONS[2]}")]
-    assert rehearse(base, QUESTIONS[1:], "") == [(QUESTIONS[2], f"To {QUESTIONS[2]}")]
-    rehearse(base, QUESTIONS[:1], "Be short.")
-    assert asked == [
-        (list(QUESTIONS[:2]), ""),
-        ([QUESTIONS[2]], ""),
-        ([QUESTIONS[0]], "Be short."),
-    ]
+    monkeypatch.setattr(rehearsal, "BATCH", 2)
+    gate, key, green = QUESTIONS
+    assert rehearse(base, [gate, key], "") == [(gate, f"To {gate}")], "nothing to say is no answer"
+    assert rehearse(base, QUESTIONS, "") == [(gate, f"To {gate}"), (green, f"To {green}")]
+    assert rehearse(base, QUESTIONS, "") == [(gate, f"To {gate}"), (green, f"To {green}")]
+    rehearse(base, [gate], "")
+    rehearse(base, [gate, key], "Be short.")
+    assert asked == [([[gate, key]], ""), ([[green]], ""), ([[gate]], ""), ([[gate, key]], "Be short.")]
+
+
+def test_a_run_that_dies_between_blocks_keeps_the_first(base, monkeypatch):
+    def answer(base, blocks, system):
+        yield ["It is."] * len(blocks[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rehearsal, "_answer", answer)
+    monkeypatch.setattr(rehearsal, "BATCH", 2)
+    with pytest.raises(KeyboardInterrupt):
+        rehearse(base, QUESTIONS, "")
+    monkeypatch.setattr(rehearsal, "_answer", lambda base, blocks, system: [["So."] for _ in blocks])
+    assert [said for _, said in rehearse(base, QUESTIONS, "")] == ["It is.", "It is.", "So."]
 
 
 @pytest.mark.parametrize(

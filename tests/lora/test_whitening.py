@@ -64,7 +64,23 @@ def test_they_are_those_of_the_covariance_of_what_the_layer_reads(model, encoded
         assert float(found.scales_K[place]) == pytest.approx(
             float(relative[place] + DAMPING) ** -0.5, rel=1e-3
         )
-    assert found.rest == pytest.approx((float(relative[count:].mean()) + DAMPING) ** -0.5, rel=0.05)
+    assert found.rest == pytest.approx((float(relative[count:].mean()) + DAMPING) ** -0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("num_rows", [1, 24])
+def test_they_are_found_in_float32_where_the_model_computes_in_less(
+    new_model, encoded, num_rows: int
+) -> None:
+    rows = encoded[:num_rows]
+    model = new_model()
+    exact, found = (look_at_inputs(model, rows, "cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert found.keys() == exact.keys() != set()
+    for name, by in found.items():
+        assert by.vectors_DK.dtype == by.scales_K.dtype == torch.float32
+        gram = by.vectors_DK.T @ by.vectors_DK
+        assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-5), "of length one and at right angles"
+        assert by.rest == pytest.approx(exact[name].rest, rel=0.05)
+    begin_whitened(model, found)
 
 
 def test_modules_that_read_the_same_share_them(directions) -> None:

@@ -102,7 +102,7 @@ def test_steps_are_whitened_by_what_the_base_says_to_general_questions(run, base
     assert (counts["whitened"], asked) == (0, [])
     monkeypatch.setattr("factory.lora.rehearsal.rehearse", rehearse)
     whitened, counts = run("whitened")
-    assert asked == [(base, 96, SYSTEM)]
+    assert asked == [(base, 128, SYSTEM)]
     assert counts["whitened"] == 2 * 7, "each module of both layers"
     weights = "adapter_model.safetensors"
     assert (whitened / weights).read_bytes() != (plain / weights).read_bytes()
