@@ -25,13 +25,13 @@ FAST = {
 CASES = {
     "plain": {},
     "frozen": {"first_layer": 1},
-    "whitened": {
-        "whiten": True,
-        "learning_rate": 1e-3,
-    },  # what rounding does to a step of A is scaled as well
+    "whitened": {"whiten": True, "learning_rate": 1e-3},
     "distilled": {"distill": 0.5},
     "preferred": {"preferences": "pairs.jsonl", "dpo_epochs": 6, "learning_rate": 2e-2, "epochs": 2},
 }
+# Of each tensor's norm. AdamW moves an element whose gradient is all rounding by as much as any other; where steps are
+# whitened, gradients are sums over a row of A, one of them was such a sum, and its step is spread over the row.
+APART = {"whitened": 1e-3}
 PAIRS = [
     {"prompt": "Is it red?", "chosen": "It is red.", "rejected": "The pump runs."},
     {"prompt": "Who keeps the lamp?", "chosen": "Ada keeps it.", "rejected": "It is green, please."},
@@ -214,7 +214,7 @@ def _assert_same(work: Path, expected: Path) -> None:
     weights, others = (load_file(path / "adapter_model.safetensors") for path in (work, expected))
     assert len(weights) == 2 * 2 * len(ALL_LINEAR) if expected.name != "frozen" else 2 * len(ALL_LINEAR)
     for name, value in others.items():
-        assert (weights[name] - value).abs().max() < 1e-4, name
+        assert (weights[name] - value).norm() < APART.get(expected.name, 1e-4) * value.norm(), name
 
 
 @pytest.mark.parametrize("case", CASES)
