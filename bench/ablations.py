@@ -4,34 +4,44 @@
 
 Every variant trains on half of the documents of data/company that data/questions/company.jsonl asks about, by the
 default recipe with one thing changed, and is asked about these from memory, about these and the other half below a
-passage, and the general questions. A variant is kept in build/ablations/done.jsonl when it is done; `--resume` goes on
-from there.
+passage, and the general questions. Each has one core, and as many run at once as there are. A variant is kept in
+build/ablations/done.jsonl when it is done; `--resume` goes on from there.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from factory import artifacts, hardware
-from factory.backends.models import prepare, resolve
+from factory.backends.models import Answerer, ModelReference, open_model, prepare, resolve
 from factory.chat.template import conversation, encode_example
 from factory.lora import attach
+from factory.rows import Question
+from factory.stages.evaluate import EvaluateConfig
+from factory.tasks.questions import general_questions, read_user_questions
+from factory.tasks.retrieval import Retriever, read_chunks
+from factory.tasks.score import grade
 
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "ablations"
+ALL = WORK / "all"  # of the documents, cut into the passages that are found
+RECIPE = ROOT / "recipes" / "documents.yaml"
 COMPANY = ROOT / "data" / "company"
 QUESTIONS = ROOT / "data" / "questions" / "company.jsonl"
-GENERAL = ROOT / "factory" / "tasks" / "general.jsonl"
+BASE = "smollm2-135m-instruct"
 DEFAULT, MEMORY = "the default recipe", "no passages above questions"
 SPELLINGS = 4  # of an accepted answer, of which the likeliest counts
 
@@ -84,56 +94,58 @@ MARK, END = "<!-- ablations -->", "<!-- /ablations -->"
 
 
 def factory(*arguments: str) -> None:
-    """Run a factory command.
+    """Run a factory command on one core.
 
     Raises:
         RuntimeError: it failed; its last words say why.
     """
     command = [sys.executable, "-m", "factory.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"factory {' '.join(arguments[:2])} failed:\n{done.stderr[-2000:]}")
 
 
-def halves() -> tuple[Path, Path, list[str]]:
-    """Write the questions on every other document, those on the rest, and return both and the documents trained on."""
-    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    trained = list(dict.fromkeys(row["source"] for row in rows))[::2]
-    files = WORK / "these.jsonl", WORK / "others.jsonl"
-    for file, is_trained in zip(files, (True, False), strict=True):
-        kept = (json.dumps(row) + "\n" for row in rows if (row["source"] in trained) == is_trained)
-        file.write_text("".join(kept), encoding="utf-8")
-    return *files, [source.removeprefix("company/") for source in trained]
+def halves() -> tuple[list[Question], list[Question], list[str]]:
+    """Return the questions on every other document, those on the rest, and the documents trained on."""
+    asked = read_user_questions(QUESTIONS)
+    trained = list(dict.fromkeys(str(question.source) for question in asked))[::2]
+    these, others = ([row for row in asked if (row.source in trained) == wanted] for wanted in (True, False))
+    return these, others, [source.removeprefix("company/") for source in trained]
 
 
-def accuracy(adapter: Path, questions: Path, *options: str) -> dict[str, float]:
-    """Return the share of an adapter's answers that are right, from memory and with a passage, in percent."""
-    kept = adapter.with_name("scores.json")
-    factory("evaluate", str(adapter), "--questions", str(questions), "--json", str(kept), *options)
-    scores = json.loads(kept.read_text(encoding="utf-8"))
-    return {score["method"]: 100 * score["accuracy"] for score in scores if score["model"] == adapter.name}
+def share_right(model: Answerer, questions: Sequence[Question], retriever: Retriever | None = None) -> float:
+    """Return the share of a model's answers that are right, from memory or with a passage, in percent."""
+    texts = [row.question for row in questions]
+    prompts = [retriever.prompt(text, 1) for text in texts] if retriever else texts
+    replies = model.answer(prompts, EvaluateConfig().max_answer_tokens)
+    grades = [
+        grade(reply.text, row.answers, row.question) for reply, row in zip(replies, questions, strict=True)
+    ]
+    return 100 * statistics.fmean(found.correct for found in grades)
 
 
 @torch.inference_mode()
-def surprise(adapter: Path, questions: Path) -> list[float]:
+def surprise(adapter: Path, questions: Sequence[Question]) -> list[float]:
     """Return how unlikely an adapter finds the right answer to each question, in nats a token, with its end."""
     base = prepare(resolve(str(adapter))).base_folder
     assert base is not None
     tokenizer = attach.load_tokenizer(base)
     model = attach.load_adapter(attach.load_model(base, torch.float32, "cpu"), adapter).eval()
     found = []
-    for row in map(json.loads, questions.read_text(encoding="utf-8").splitlines()):
+    for row in questions:
         costs = []
-        for answer in row["answers"][:SPELLINGS]:
-            ids, labels = encode_example(tokenizer, conversation(row["question"], answer))
+        for answer in row.answers[:SPELLINGS]:
+            ids, labels = encode_example(tokenizer, conversation(row.question, answer))
             costs.append(float(model(torch.tensor([ids]), labels=torch.tensor([labels])).loss))
         found.append(round(min(costs), 4))
     return found
 
 
-def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
+def measure(name: str, epochs: int) -> dict[str, Any]:
     """Train one variant and ask it."""
-    these, others, include = halves()
+    torch.set_num_threads(1)
+    variant, (these, others, include) = VARIANTS[name], halves()
     out = WORK / f"{list(VARIANTS).index(name)}"
     changes = [
         f"ingest.source={COMPANY}",
@@ -142,7 +154,7 @@ def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
         *variant.changes,
     ]
     options = ["--out", str(out), *(part for change in changes for part in ("--set", change))]
-    recipe = str(ROOT / "recipes" / "documents.yaml")
+    recipe = str(RECIPE)
     for stage in ("ingest", "chunk", "synthesize"):
         factory(stage, recipe, *options)
     rows = out / "examples" / "examples.jsonl"
@@ -155,21 +167,22 @@ def measure(name: str, variant: Variant, epochs: int) -> dict[str, Any]:
     factory("train", recipe, *options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     adapter = out / "adapter"
-    counts = artifacts.read_record(adapter).counts
-    reads = variant.against == DEFAULT
-    passage = ("--rag", str(out / "chunks")) if reads else ()
-    known = accuracy(adapter, these, *passage)
+    retriever = Retriever(read_chunks(ALL / "chunks")) if variant.against == DEFAULT else None
+    with open_model(prepare(resolve(str(adapter)))) as model:
+        right = {
+            "closed_book": share_right(model, these),
+            "rag": share_right(model, these, retriever) if retriever else None,
+            "rag_others": share_right(model, others, retriever) if retriever else None,
+            "general": share_right(model, general_questions()),
+        }
     return {
         "variant": name,
         **asdict(variant),
         "epochs": epochs,
         "cpu_minutes": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60,
-        "recall": 100 * counts["best_recall"],
-        "closed_book": known["closed_book"],
+        "recall": 100 * artifacts.read_record(adapter).counts["best_recall"],
         "surprise": surprise(adapter, these),
-        "rag": known.get("rag"),
-        "rag_others": accuracy(adapter, others, *passage).get("rag") if reads else None,
-        "general": accuracy(adapter, GENERAL)["closed_book"],
+        **right,
     }
 
 
@@ -219,7 +232,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure what is not known yet and write."""
+    """Measure what is not known yet, a variant for each core, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=8)
@@ -231,13 +244,20 @@ def main() -> None:
         kept.write_text("", encoding="utf-8")
     known = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     done = {row["variant"]: row for row in known if row["epochs"] == options.epochs}
-    for name in dict.fromkeys((DEFAULT, MEMORY, *options.only)):
-        if name not in done:
-            sys.stderr.write(f"{name}\n")
-            done[name] = measure(name, VARIANTS[name], options.epochs)
+    missing = [name for name in dict.fromkeys((DEFAULT, MEMORY, *options.only)) if name not in done]
+    if missing:
+        prepare(ModelReference("base", BASE, None, BASE))  # or each variant would do it
+        for stage in ("ingest", "chunk"):
+            factory(stage, str(RECIPE), "--out", str(ALL), "--set", f"ingest.source={COMPANY}")
+    with ProcessPoolExecutor(hardware.num_cores(), mp_context=get_context("spawn")) as pool:
+        for future in as_completed(pool.submit(measure, name, options.epochs) for name in missing):
+            row = future.result()
+            sys.stderr.write(f"{row['variant']}\n")
+            done[row["variant"]] = row
             with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[name]) + "\n")
-        write([done[name] for name in VARIANTS if name in done])
+                file.write(json.dumps(row) + "\n")
+            if DEFAULT in done and MEMORY in done:
+                write([done[name] for name in VARIANTS if name in done])
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
