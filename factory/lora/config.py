@@ -25,7 +25,8 @@ class TrainConfig(BaseModel):
     and `max_gradient_norm` are AdamW's and the clipping's. Where no rank is given, 5,000 facts or more get one of
     128, and half the learning rate unless that is given. Training takes `epochs`, if not given as
     many as 750,000 tokens make, 8 to 40; rows longer than `max_tokens` are left out.
-    Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`.
+    Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`. With `patience`
+    training ends early: after so many measurements in a row without a better one, since some recall was there.
 
     An epoch takes one wording of every fact and the next epoch another, from at most `wordings` each.
     `first_layer` is the first layer with an adapter: a whole number, or a share of the layers below 1; what
@@ -73,6 +74,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(default=16, ge=1)
     max_tokens: int = Field(default=320, ge=16)
     recall_every: int = Field(default=4, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4", "int8"] = "none"
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"

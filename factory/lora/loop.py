@@ -24,7 +24,7 @@ from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
 from factory.lora.objectives import CrossEntropy, Objective
 from factory.lora.optimizer import Optimizer
-from factory.lora.settings import LoopSettings, learning_rate
+from factory.lora.settings import LoopSettings, is_flat, learning_rate
 from factory.lora.step import like_lengths
 from factory.lora.whitening import NONE, Whitening
 
@@ -202,7 +202,7 @@ class Loop:
 
     def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()
-        while progress.epoch < self.settings.epochs:
+        while progress.epoch < self.settings.epochs and not is_flat(self.settings, progress.recall):
             batches = self._batches(progress.epoch)
             self._fill_lower(batches)
             while progress.batch < len(batches):

@@ -1,6 +1,7 @@
-"""How long and how fast a run trains: its numbers, and the learning rate of each step. Knows no weights."""
+"""How long and how fast a run trains: its numbers, each step's learning rate, when to stop. Knows no weights."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -18,8 +19,8 @@ class LoopSettings:
 
     `batch_size` is rows per optimizer step; `micro_batch` rows per forward pass. The learning rate rises over
     the share `warmup` of all steps and falls along a cosine to a fiftieth; `lora_plus` times as fast for B, where it
-    is given. Recall is measured after each epoch in `recall_epochs`. `checkpointing` is that of
-    activations, as in the recipe.
+    is given. Recall is measured after each epoch in `recall_epochs`; `patience` and `checkpointing` are as in the
+    recipe.
     """
 
     epochs: int
@@ -39,6 +40,7 @@ class LoopSettings:
     optimizer: Kind = "adamw"
     checkpointing: bool | Literal["offload"] = False
     compiled: bool = False
+    patience: int | None = None
 
     @classmethod
     def of(
@@ -71,6 +73,7 @@ class LoopSettings:
             optimizer=config.optimizer,
             checkpointing=config.checkpointing,
             compiled=config.compile,
+            patience=config.patience,
         )
 
 
@@ -81,3 +84,11 @@ def learning_rate(settings: LoopSettings, step: int, num_steps: int) -> float:
         return settings.learning_rate * min(1.0, (step + 1) / rising)
     passed = min(1.0, (step - rising) / max(1.0, num_steps - rising))
     return settings.learning_rate * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * passed)))
+
+
+def is_flat(settings: LoopSettings, measured: Sequence[Mapping[str, float]]) -> bool:
+    """Tell whether recall, once it was above zero, has not risen for as many measurements as patience lasts."""
+    recall, patience = [row["recall"] for row in measured], settings.patience
+    if patience is None or not any(recall[:-patience]):
+        return False
+    return max(recall[-patience:]) <= max(recall[:-patience])

@@ -160,7 +160,7 @@ def train(
         if distributed.is_main():
             curves.finish(history, recalls)
     model.eval()
-    last = [encoded[number] for number in batches.epoch_rows(encoded, epochs - 1, seed)]
+    last = [encoded[number] for number in batches.epoch_rows(encoded, progress.epoch - 1, seed)]
     losses = documents.document_losses(engine, last, progress.micro_batch)
     if distributed.is_main():
         documents.write(work, losses)
@@ -169,7 +169,7 @@ def train(
     return {
         "rows": len(encoded),
         "rows_left_out": len(rows) - len(encoded),
-        "epochs": epochs,
+        "epochs": progress.epoch,
         "steps": progress.step,
         "rows_seen": progress.step * config.batch_size,
         "first_layer": first_layer,
@@ -303,6 +303,7 @@ def _prefer(
         micro_batch=1 if distributed.is_sharded() else settings.micro_batch,
         learning_rate=DPO_RATE * config.learning_rate,
         recall_epochs=frozenset(),
+        patience=None,
     )
     with Progress(PREFERENCES, shown=distributed.is_main()) as bar:
 

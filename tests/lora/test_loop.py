@@ -200,6 +200,28 @@ def test_the_best_state_is_put_back(make_loop) -> None:
     assert not _same(states[1], states[2])
 
 
+@pytest.mark.parametrize(
+    ("patience", "scores", "epochs"),
+    [
+        (None, [0.0, 0.5, 0.5, 0.5, 0.5], 5),
+        (1, [0.0, 0.0, 0.5, 0.5], 4),  # nothing recalled yet is not flat
+        (2, [0.2, 0.1, 0.3, 0.2, 0.3], 5),
+        (2, [0.2, 0.1, 0.2], 3),
+        (3, [0.2, 0.1, 0.2, 0.3, 0.1], 5),
+    ],
+)
+def test_training_ends_where_recall_stays_flat(make_loop, patience, scores, epochs) -> None:
+    told = iter(scores)
+    loop = make_loop(
+        recall=lambda: next(told), recall_epochs=frozenset(range(1, 5)), epochs=5, patience=patience
+    )
+    progress = loop.run()
+    assert (progress.epoch, len(progress.recall)) == (epochs, epochs)
+    assert progress.best_recall == max(scores)
+    again = make_loop(recall_epochs=frozenset(range(1, 5)), epochs=5, patience=patience).run()
+    assert again.step == progress.step
+
+
 def test_of_two_equal_scores_the_later_state_stays(make_loop) -> None:
     loop = make_loop(recall=lambda: 0.5)
     progress = loop.run()
