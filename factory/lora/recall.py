@@ -5,7 +5,7 @@ from typing import Any
 
 from factory.chat.backend import Answer
 from factory.chat.template import conversation, encode_prompt, end_of_turn_id
-from factory.lora.step import greedy
+from factory.lora.greedy import greedy
 from factory.rows import Question
 from factory.text import normalize
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from factory import hardware, store
 from factory.chat.template import conversation, encode_prompt, end_of_turn_id
 from factory.lora import attach
-from factory.lora.step import greedy
+from factory.lora.greedy import greedy
 from factory.text.segment import sentences
 
 VERSION = 2

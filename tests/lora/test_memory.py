@@ -202,7 +202,7 @@ import json, sys, warnings
 warnings.filterwarnings("ignore")
 import psutil, torch, transformers
 torch.set_num_threads(1)
-from factory.lora import attach, step
+from factory.lora import attach, greedy
 from factory.lora.adapter import AdapterSettings, new_adapter
 from factory.lora.batches import EncodedRow
 from factory.lora.engine import FusedEngine, open_engine
@@ -226,7 +226,7 @@ def run(wanted):
     model = new_model(wanted, dtype)
     if wanted["answers"]:
         rows, tokens = wanted["answers"]
-        step.greedy(model.eval(), [list(range(5, 5 + tokens))] * rows, max_tokens=8, stop_id=1, pad_id=2,
+        greedy.greedy(model.eval(), [list(range(5, 5 + tokens))] * rows, max_tokens=8, stop_id=1, pad_id=2,
                     device="cpu", batch_size=rows)
         return
     engine = open_engine(model, first_layer, dtype, "cpu", 2, checkpointing=wanted["checkpointing"])

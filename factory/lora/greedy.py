@@ -1,0 +1,90 @@
+"""Greedy answers of a model in memory, several prompts a step. Knows token ids; not messages or questions.
+
+`generate` of transformers is not used: it follows what a base's `generation_config.json` says, such as a penalty on
+repeated tokens, which llama.cpp does not know of; and it computes answers that have ended until the longest one has.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from factory.lora.step import like_lengths
+
+FEW = 0.75  # of a batch's answers still go on: the others leave it, which takes a copy of what is kept of each token
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Greedy ids without the stop token, and the mean log-probability of them and it, in nats."""
+
+    ids: list[int]
+    sureness: float = field(compare=False)
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    stop_id: int,
+    pad_id: int,
+    device: str,
+    batch_size: int,
+) -> list[Continuation]:
+    """Return the likeliest next tokens after each prompt, up to `max_tokens` of them, in the order given."""
+    answers: dict[int, Continuation] = {}
+    for numbers in like_lengths(prompts, batch_size):
+        spoken: list[list[tuple[int, float]]] = [[] for _ in numbers]
+        batch = [prompts[number] for number in numbers]
+        for place, token, logprob in _speak(model, batch, max_tokens, stop_id, pad_id, device):
+            spoken[place].append((token, logprob))
+        for number, said in zip(numbers, spoken, strict=True):
+            ids = [token for token, _ in said if token != stop_id]
+            answers[number] = Continuation(ids, fmean(logprob for _, logprob in said))
+    return [answers[number] for number in range(len(prompts))]
+
+
+def _speak(
+    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, stop_id: int, pad_id: int, device: str
+) -> Iterator[tuple[int, int, float]]:
+    """Yield a prompt's place, the next token of its answer and this one's log-probability, the last one's too."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad_id)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    places, going, cache = list(range(len(prompts))), set(range(len(prompts))), None
+    for step in range(max_tokens):
+        out = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache, logits = out.past_key_values, out.logits[:, -1].float()
+        highest, likeliest = logits.max(-1)
+        logprobs = (highest - logits.logsumexp(-1)).tolist()
+        for place, token, logprob in zip(places, likeliest.tolist(), logprobs, strict=True):
+            if place in going:
+                yield place, token, logprob
+                if token == stop_id:
+                    going.remove(place)
+        if not going or step == max_tokens - 1:
+            return
+        if len(going) <= FEW * len(places):
+            rows = torch.tensor([row for row, place in enumerate(places) if place in going], device=device)
+            cache.batch_select_indices(rows)
+            mask, likeliest = mask[rows], likeliest[rows]
+            places = [place for place in places if place in going]
+        ids = likeliest[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = mask.sum(-1, keepdim=True) - 1
