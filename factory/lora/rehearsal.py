@@ -13,7 +13,7 @@ from factory.lora import attach
 from factory.lora.greedy import greedy
 from factory.text.segment import sentences
 
-VERSION = 2
+VERSION = 3
 BATCH, ANSWER_TOKENS = 128, 32
 
 
