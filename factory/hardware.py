@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,8 @@ def watch_memory() -> Iterator[MemoryWatch]:
 def release_memory() -> None:
     """Give what is no longer used back to the system; glibc keeps it otherwise, and the next stage adds its own."""
     gc.collect()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

@@ -7,6 +7,7 @@ anything larger or deeper than a limit is refused.
 import base64
 import json
 import struct
+import unicodedata
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -46,10 +47,12 @@ class ChatMessage(BaseModel):
         return self.content or ""
 
     def for_engine(self) -> dict[str, Any]:
-        """Return the turn as an engine reads it."""
+        """Return the turn as an engine reads it, accents composed as `chat.template` does."""
         role = "system" if self.role == "developer" else self.role
         extra = {"tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
-        return {"role": role, "content": self.text} | {key: value for key, value in extra.items() if value}
+        return {"role": role, "content": unicodedata.normalize("NFC", self.text)} | {
+            key: value for key, value in extra.items() if value
+        }
 
 
 class StreamOptions(BaseModel):

@@ -3,12 +3,12 @@
 import struct
 from pathlib import Path
 
-from factory.bundle.template import TurnTemplate, derive
+from factory.chat.turns import TurnTemplate, derive
 from factory.errors import ExportError
 from factory.weights.gguf_header import GgufHeader, check_gguf_header
 
-TEMPLATE_KEY, TOKENS_KEY, OPENING_KEY = (
-    f"tokenizer.{name}" for name in ("chat_template", "ggml.tokens", "ggml.bos_token_id")
+TEMPLATE_KEY, TOKENS_KEY, OPENING_KEY, CLOSING_KEY = (
+    f"tokenizer.{name}" for name in ("chat_template", "ggml.tokens", "ggml.bos_token_id", "ggml.eos_token_id")
 )
 
 
@@ -25,12 +25,12 @@ def read_turn_template(path: Path) -> TurnTemplate:
         raise ExportError(
             f"{path} carries no chat template: export the bundle again from a base that has one"
         )
-    return derive(source, _opening_token(path, header))
+    return derive(source, *(_token(path, header, key) for key in (OPENING_KEY, CLOSING_KEY)))
 
 
-def _opening_token(path: Path, header: GgufHeader) -> str:
-    """Return the text of the token that opens a prompt; it stands in an array that the header leaves out."""
-    index = header.keys.get(OPENING_KEY)
+def _token(path: Path, header: GgufHeader, key: str) -> str:
+    """Return the text of the token that a key names by number; it stands in an array that the header leaves out."""
+    index = header.keys.get(key)
     if not isinstance(index, int) or not 0 <= index < header.array_lengths.get(TOKENS_KEY, 0):
         return ""
     start, _ = header.layout.key_spans[TOKENS_KEY]

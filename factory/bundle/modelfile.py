@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.bundle.manifest import Manifest
-from factory.bundle.template import TurnTemplate
+from factory.chat.turns import TurnTemplate
 from factory.errors import ExportError, UsageError
 
 QUOTE = '"""'

@@ -4,6 +4,7 @@ Knows a tokenizer's or a file's template and its opening and end-of-turn tokens;
 """
 
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,44 @@ def conversation(question: str, answer: str | None = None, system: str = "") -> 
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-    """Return the prompt text of a conversation under the tokenizer's own template."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+    """Return the prompt text of a conversation under the tokenizer's own template.
+
+    Raises:
+        BaseModelError: the template does not render these messages.
+    """
+    try:
+        text = tokenizer.apply_chat_template(
+            _turns(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError as error:
+        raise _unrenderable(messages, error) from error
     return str(text)
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Return messages as templates take them, accents composed: some tokenizers do that, llama.cpp's do not."""
+    return [
+        {"role": message.role, "content": unicodedata.normalize("NFC", message.content)}
+        for message in messages
+    ]
+
+
+def _unrenderable(turns: Sequence[Any], error: Exception) -> BaseModelError:
+    return BaseModelError(f"The chat template cannot render {len(turns)} turn(s): {error}; use another base")
+
+
+def settle_template(source: str) -> str:
+    """Return a chat template that writes the same text on any day and for every caller, thinking switched off.
+
+    A macro of the template's own stands before what a program hands in: the day in it is the one that Llama 3's writes
+    where it is told none. Thoughts would not fit into the answers that are trained and compared.
+    """
+    settled = ""
+    if "strftime_now" in source:
+        settled += "{%- macro strftime_now(format) %}26 Jul 2024{% endmacro %}\n"
+    if "enable_thinking" in source:
+        settled += "{%- set enable_thinking = false %}\n"
+    return source if source.startswith(settled) else settled + source
 
 
 def compile_template(source: str) -> Callable[..., str]:
@@ -58,9 +93,7 @@ def compile_template(source: str) -> Callable[..., str]:
         try:
             return template.render(**known, tools=None, documents=None, **variables)
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise BaseModelError(
-                f"The chat template cannot render {len(turns)} turn(s): {error}; use another base"
-            ) from error
+            raise _unrenderable(turns, error) from error
 
     return render_turns
 
@@ -69,26 +102,30 @@ def _refuse(message: str) -> str:
     raise TemplateError(message)
 
 
-def render_template(template: str, messages: Sequence[Message], bos_token: str = "") -> str:
+def render_template(
+    template: str, messages: Sequence[Message], bos_token: str = "", eos_token: str = ""
+) -> str:
     """Return the prompt text of a conversation under the template of a file that carries no tokenizer.
 
     Raises:
         BaseModelError: the template does not render these messages.
     """
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return compile_template(template)(turns, bos_token=bos_token, eos_token="")
+    return compile_template(template)(_turns(messages), bos_token=bos_token, eos_token=eos_token)
 
 
 def encode_file_prompt(model: Any, messages: Sequence[Message]) -> list[int]:
     """Return the prompt ids of a conversation for an open GGUF file, those that its base's tokenizer gives.
 
-    A template that writes the opening token gets the file's own; none is added to one that does not.
+    A template that writes the opening or closing token gets the file's own; none is added to one that does not.
 
     Raises:
         BaseModelError: the file's template does not render these messages.
     """
-    bos_token = "" if model.bos_id is None else model.detokenize([model.bos_id], special=True)
-    return list(model.tokenize(render_template(model.chat_template or "", messages, bos_token)))
+    bos_token, eos_token = (
+        "" if token is None else model.detokenize([token], special=True)
+        for token in (model.bos_id, model.eos_id)
+    )
+    return list(model.tokenize(render_template(model.chat_template or "", messages, bos_token, eos_token)))
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

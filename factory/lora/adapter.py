@@ -4,6 +4,7 @@ Whatever an adapter was trained as, its folder holds plain LoRA, or DoRA, for th
 written as an alpha, and what an initialisation took out of the weights is subtracted by ranks of its own.
 """
 
+import logging
 import math
 import re
 import warnings
@@ -27,6 +28,7 @@ from factory.lora.checkpoint import trained_state
 from factory.lora.config import TrainConfig, chosen_layers
 from factory.lora.initial import ADAPTER, PISSA
 
+logger = logging.getLogger(__name__)
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 RSLORA_ALPHA = (
     16.0  # as in its paper, arXiv 2312.03732: at a scale of alpha / √rank, twice the rank is too much
@@ -106,6 +108,7 @@ def new_adapter(
         names = [*settings.targets, *settings.parameters]
         raise BaseModelError(f"train.target_modules {names} does not fit the base: {error}") from error
     _refuse_idle(model, settings)
+    _tell_idle_targets(model, settings)
     if settings.init in {"pissa", "loftq"}:
         _refuse_high_ranks(model, settings.init)
     if settings.init == "loftq":
@@ -248,6 +251,21 @@ def _refuse_idle(model: Any, settings: AdapterSettings) -> None:
                     f"train.{key}_pattern {pattern!r} matches no module with an adapter, such as {names[0]!r}: match "
                     "the end of a name, such as 'q_proj'"
                 )
+
+
+def _tell_idle_targets(model: Any, settings: AdapterSettings) -> None:
+    """Say which targets the base has no module for, as where it computes several of them in one."""
+    linear = {
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and ".lora_" not in name
+    }
+    if idle := [target for target in settings.targets if target.rpartition(".")[2] not in linear]:
+        logger.warning(
+            "train.target_modules %s: the base has no such modules, so less of it is trained; it has %s",
+            ", ".join(idle),
+            ", ".join(sorted(linear)),
+        )
 
 
 def _refuse_high_ranks(model: Any, init: str) -> None:

@@ -1,16 +1,19 @@
-"""Greedy answers of a model in memory, several prompts a step. Knows token ids; not messages or questions.
+"""Greedy answers of a model in memory, several prompts a step. Knows token ids; not questions.
 
 `generate` of transformers is not used: it follows what a base's `generation_config.json` says, such as a penalty on
 repeated tokens, which llama.cpp does not know of; and it computes answers that have ended until the longest one has.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from factory.chat.template import end_of_turn_id
+from factory.errors import BaseModelError
 from factory.lora.step import like_lengths
 
 FEW = 0.75  # of a batch's answers still go on: the others leave it, which takes a copy of what is kept of each token
@@ -18,10 +21,17 @@ FEW = 0.75  # of a batch's answers still go on: the others leave it, which takes
 
 @dataclass(frozen=True)
 class Continuation:
-    """Greedy ids without the stop token, and the mean log-probability of them and it, in nats."""
+    """Greedy ids without the token that ends them, and the mean log-probability of them and it, in nats."""
 
     ids: list[int]
     sureness: float = field(compare=False)
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the template's end of turn, and what the base names, as files do."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    also = [] if named is None else [named] if isinstance(named, int) else named
+    return frozenset([end_of_turn_id(tokenizer), *also])
 
 
 @torch.inference_mode()
@@ -30,26 +40,35 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
-    stop_id: int,
+    stop_ids: Collection[int],
     pad_id: int,
     device: str,
     batch_size: int,
 ) -> list[Continuation]:
-    """Return the likeliest next tokens after each prompt, up to `max_tokens` of them, in the order given."""
+    """Return the likeliest next tokens after each prompt, up to `max_tokens` of them, in the order given.
+
+    Raises:
+        BaseModelError: the model's numbers overflow.
+    """
     answers: dict[int, Continuation] = {}
     for numbers in like_lengths(prompts, batch_size):
         spoken: list[list[tuple[int, float]]] = [[] for _ in numbers]
         batch = [prompts[number] for number in numbers]
-        for place, token, logprob in _speak(model, batch, max_tokens, stop_id, pad_id, device):
+        for place, token, logprob in _speak(model, batch, max_tokens, stop_ids, pad_id, device):
             spoken[place].append((token, logprob))
         for number, said in zip(numbers, spoken, strict=True):
-            ids = [token for token, _ in said if token != stop_id]
+            ids = [token for token, _ in said if token not in stop_ids]
             answers[number] = Continuation(ids, fmean(logprob for _, logprob in said))
     return [answers[number] for number in range(len(prompts))]
 
 
 def _speak(
-    model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, stop_id: int, pad_id: int, device: str
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop_ids: Collection[int],
+    pad_id: int,
+    device: str,
 ) -> Iterator[tuple[int, int, float]]:
     """Yield a prompt's place, the next token of its answer and this one's log-probability, the last one's too."""
     width = max(map(len, prompts))
@@ -70,13 +89,18 @@ def _speak(
             use_cache=True,
             logits_to_keep=1,
         )
-        cache, logits = out.past_key_values, out.logits[:, -1].float()
+        cache, logits_dtype, logits = out.past_key_values, out.logits.dtype, out.logits[:, -1].float()
         highest, likeliest = logits.max(-1)
         logprobs = (highest - logits.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, logprobs)):
+            raise BaseModelError(
+                f"The model's logits in {str(logits_dtype).removeprefix('torch.')} are not finite: take a base that "
+                "16 bits hold, or a GPU that computes in bfloat16"
+            )
         for place, token, logprob in zip(places, likeliest.tolist(), logprobs, strict=True):
             if place in going:
                 yield place, token, logprob
-                if token == stop_id:
+                if token in stop_ids:
                     going.remove(place)
         if not going or step == max_tokens - 1:
             return

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from factory.chat.backend import Answer
-from factory.chat.template import conversation, encode_prompt, end_of_turn_id
-from factory.lora.greedy import greedy
+from factory.chat.template import conversation, encode_prompt
+from factory.lora.greedy import greedy, stop_ids
 from factory.rows import Question
 from factory.text import normalize
 
@@ -22,11 +22,11 @@ def answer_questions(
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[Answer]:
     """Return the greedy answer to each question, in order."""
-    stop = end_of_turn_id(tokenizer)
+    stop = stop_ids(model, tokenizer)
     prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stop)
     replies = greedy(
-        model, prompts, max_tokens=max_tokens, stop_id=stop, pad_id=pad, device=device, batch_size=BATCH_SIZE
+        model, prompts, max_tokens=max_tokens, stop_ids=stop, pad_id=pad, device=device, batch_size=BATCH_SIZE
     )
     return [
         Answer(tokenizer.decode(reply.ids, skip_special_tokens=True).strip(), reply.sureness)

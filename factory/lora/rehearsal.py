@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from factory import hardware, store
-from factory.chat.template import conversation, encode_prompt, end_of_turn_id
+from factory.chat.template import conversation, encode_prompt
 from factory.lora import attach
-from factory.lora.greedy import greedy
+from factory.lora.greedy import greedy, stop_ids
 from factory.text.segment import sentences
 
 VERSION = 3
@@ -40,14 +40,14 @@ def _answer(base: Path, blocks: Sequence[Sequence[str]], system: str) -> Iterato
     """Yield what a base says to the questions of each block, empty where that is no whole sentence."""
     tokenizer, device = attach.load_tokenizer(base), attach.pick_device()
     model = attach.load_model(base, attach.pick_dtype("auto", device), device).eval()
-    stop = end_of_turn_id(tokenizer)
+    stop = stop_ids(model, tokenizer)
     for block in blocks:
         replies = greedy(
             model,
             [encode_prompt(tokenizer, conversation(question, system=system)) for question in block],
             max_tokens=ANSWER_TOKENS,
-            stop_id=stop,
-            pad_id=stop,
+            stop_ids=stop,
+            pad_id=min(stop),
             device=device,
             batch_size=BATCH,
         )

@@ -21,12 +21,13 @@ def rendered(model: ServedModel | None, sent: Sequence[Mapping[str, Any]]) -> st
         return _unrendered("The model that answered is not served any more", sent)
     if model.engine is None:
         return _unrendered("An endpoint renders its prompt itself", sent)
-    template = model.vocabulary.template if model.vocabulary else ""
-    if not template:
+    if model.vocabulary is None or not model.vocabulary.template:
         return _unrendered("The file carries no chat template", sent)
     messages = [Message(role=message["role"], content=message["content"]) for message in sent]
     try:
-        return render_template(template, messages, model.vocabulary.bos if model.vocabulary else "")
+        return render_template(
+            model.vocabulary.template, messages, model.vocabulary.bos, model.vocabulary.eos
+        )
     except BaseModelError as error:
         return str(error)
 

@@ -2,7 +2,8 @@
 
 A prepared base is a folder in the cache with `config.json`, `model.safetensors` (matrices in float16 that hold
 bfloat16's numbers, vectors in float32: the very ones of `base-F16.gguf` beside it), the tokenizer with the chat
-template that training, evaluation and serving share, and `base.json` with its identity. Knows nothing of adapters.
+template that training, evaluation and serving share, and `base.json` with its identity. What could not be
+served in the end is refused here, before anything is trained. Knows nothing of adapters.
 """
 
 import glob
@@ -12,7 +13,8 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,15 +23,20 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
+from transformers.utils.hub import cached_file
 
 from factory import store
-from factory.errors import BaseModelError, MissingExtraError
-from factory.weights import gguf_conversion
+from factory.chat.template import settle_template
+from factory.chat.turns import derive
+from factory.errors import BaseModelError, ExportError, MissingExtraError
+from factory.weights import gguf_conversion, parity
 from factory.weights.gguf_header import check_gguf_header
+from factory.weights.gguf_model import GgufModel
 from factory.weights.own import own_tensors
 
 logger = logging.getLogger(__name__)
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
+SENTENCEPIECE = "tokenizer.model"  # the scores in it are nowhere else
 
 
 @dataclass(frozen=True)
@@ -253,18 +260,60 @@ def _prepare(base: Base, source: _Source) -> None:
     work = Path(tempfile.mkdtemp(dir=base.folder.parent, prefix=".preparing-"))
     try:
         model, tokenizer = _load_source(source)
-        tokenizer.chat_template = _read_template(source.spec) or tokenizer.chat_template
-        if not tokenizer.chat_template:
+        template = _read_template(source.spec) or tokenizer.chat_template
+        if not template:
             raise BaseModelError(f"Base {base.name!r} has no chat template: use an instruct (chat) model")
+        tokenizer.chat_template = settle_template(template)
+        _check_template(base.name, tokenizer)
         _save(model, tokenizer, work)
         if source.is_gguf:
             gguf_conversion.widen(Path(source.place), work / "base-F16.gguf", tokenizer.chat_template)
         else:
-            gguf_conversion.convert(work, work / "base-F16.gguf", store.cache_folder())
+            with _sentencepiece(source, work):
+                gguf_conversion.convert(work, work / "base-F16.gguf", store.cache_folder())
+        _check_tokens(base.name, tokenizer, work / "base-F16.gguf")
         store.write_json(work / "base.json", asdict(base) | {"folder": base.folder.name})
         store.replace_folder(work, base.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_template(name: str, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    """Refuse a template that no runtime could follow, as export would after training."""
+    try:
+        turns = derive(str(tokenizer.chat_template), tokenizer.bos_token or "", tokenizer.eos_token or "")
+        turns.as_go()
+        turns.stop_markers([token.content for token in tokenizer.added_tokens_decoder.values()])
+    except ExportError as error:
+        raise BaseModelError(f"Base {name!r} cannot be served: {error}") from error
+
+
+def _check_tokens(name: str, tokenizer: transformers.PreTrainedTokenizerBase, file: Path) -> None:
+    """Refuse a base whose file cuts text into other tokens than its tokenizer, as verify would after training."""
+    with GgufModel(file) as model:
+        unequal = parity.unequal_tokens(tokenizer, model, parity.hard_texts(tokenizer, ""))
+    if unequal:
+        raise BaseModelError(
+            f"Base {name!r} as a GGUF file cuts text into other tokens than its tokenizer, such as {unequal[0]!r}: "
+            "what is trained would not be what is served; use another base, or another form of it (hub id, .gguf file)"
+        )
+
+
+@contextmanager
+def _sentencepiece(source: _Source, folder: Path) -> Iterator[None]:
+    """Lay a base's SentencePiece file, if it has one, beside its tokenizer while this is converted."""
+    found = cached_file(
+        source.place,
+        SENTENCEPIECE,
+        revision=source.commit,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found:
+        shutil.copyfile(found, folder / SENTENCEPIECE)
+    yield
+    (folder / SENTENCEPIECE).unlink(missing_ok=True)
 
 
 def _load_source(
@@ -298,6 +347,11 @@ def _unloadable(place: str, error: Exception) -> BaseModelError:
 def _load_gguf(
     path: Path,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    if any(tensor.name == "rope_freqs.weight" for tensor in check_gguf_header(path).tensors):
+        raise BaseModelError(
+            f"Base {path.name!r} stretches its positions as Llama 3.1 does, which is lost when the file is read for "
+            "training: name the folder or hub id that it was made from"
+        )
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     model = transformers.AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.float32, quantization_config=transformers.GgufConfig(dequantize=True)

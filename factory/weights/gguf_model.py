@@ -97,6 +97,12 @@ class GgufModel:
         return token if token >= 0 else None
 
     @property
+    def eos_id(self) -> int | None:
+        """The token that closes a text, where the file names one."""
+        token = int(ll.llama_vocab_eos(self._vocab))
+        return token if token >= 0 else None
+
+    @property
     def adds_bos(self) -> bool:
         """Whether servers put the opening token before a prompt by themselves."""
         return bool(ll.llama_vocab_get_add_bos(self._vocab))

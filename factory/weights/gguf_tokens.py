@@ -28,13 +28,14 @@ class Vocabulary:
 
     `control` are the texts that a tokenizer reads as marks wherever they stand; `fim` the three that open what is
     before a gap, what is after it, and the gap, or None where the vocabulary has none. `template` is the file's Jinja
-    chat template and `bos` the token that it may write first.
+    chat template, and `bos` and `eos` the tokens that it may open and close texts with.
     """
 
     control: frozenset[str] = frozenset()
     fim: tuple[str, str, str] | None = None
     template: str = ""
     bos: str = ""
+    eos: str = ""
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -61,15 +62,15 @@ def _read(reader: gguf.GGUFReader) -> Vocabulary:
     control = frozenset(text for number in numbers if (text := _text(tokens, number)))
     ids = [field.contents() for key in FIM_KEYS if (field := reader.get_field(key))]
     named = (_text(tokens, ids[0]), _text(tokens, ids[1]), _text(tokens, ids[2])) if len(ids) == 3 else None
-    template, bos = (
-        reader.get_field("tokenizer.chat_template"),
-        reader.get_field("tokenizer.ggml.bos_token_id"),
+    template, *ends = map(
+        reader.get_field,
+        ("tokenizer.chat_template", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"),
     )
     return Vocabulary(
         control,
         named or next((texts for texts in FIM_TEXTS if control.issuperset(texts)), None),
         str(template.contents()) if template else "",
-        _text(tokens, bos.contents()) if bos else "",
+        *(_text(tokens, end.contents()) if end else "" for end in ends),
     )
 
 

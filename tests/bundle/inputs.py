@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 
 from factory import store
-from tests.bundle.test_template import CHATML
+from tests.chat.test_turns import CHATML
 from tests.report.conftest import MIX, write_json, write_record, write_run
 
 MODEL_FILES = ("model-F16.gguf", "model-Q4_K_M.gguf", "model-Q8_0.gguf")

@@ -135,7 +135,7 @@ def write_bundle(folder, template, size_bytes=4096, **changes):
     """Write a bundle of two model files and an adapter, with the Modelfile that the export stage would write."""
     from factory.bundle.manifest import list_files, write_manifest
     from factory.bundle.modelfile import modelfile
-    from factory.bundle.template import derive
+    from factory.chat.turns import derive
     from tests.bundle.manifests import make_manifest
 
     folder.mkdir(parents=True)

@@ -3,10 +3,10 @@
 import pytest
 
 from factory.bundle.gguf_template import read_turn_template
-from factory.bundle.template import derive
+from factory.chat.turns import derive
 from factory.errors import BaseModelError, ExportError
 from tests.bundle.ollama_stub import write_gguf
-from tests.bundle.test_template import FAMILIES
+from tests.chat.test_turns import FAMILIES
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,10 +4,10 @@ import pytest
 
 from factory.bundle.manifest import BaseIdentity, Sampling
 from factory.bundle.modelfile import check_model_name, modelfile, ollama_settings, suggest_model_name
-from factory.bundle.template import derive
+from factory.chat.turns import derive
 from factory.errors import ExportError, UsageError
 from tests.bundle.manifests import make_manifest
-from tests.bundle.test_template import CHATML, LLAMA3, SMOLLM2
+from tests.chat.test_turns import CHATML, LLAMA3, SMOLLM2
 
 TEMPLATE = derive(CHATML, "<|im_start|>")
 

@@ -16,7 +16,7 @@ from factory.bundle.modelfile import check_model_name, suggest_model_name
 from factory.bundle.ollama import check_host, model_files, push
 from factory.errors import BackendError, ExportError, UsageError
 from tests.bundle.ollama_stub import start_stub, write_bundle
-from tests.bundle.test_template import CHATML
+from tests.chat.test_turns import CHATML
 
 SAMPLING = Sampling(num_ctx=2048, num_predict=99, temperature=0.25, stop=("<|im_start|>", "<|im_end|>"))
 SYSTEM = 'Answer for "Tolvane".\nBe brief — always'

@@ -11,6 +11,7 @@ from factory.chat.template import (
     end_of_turn_id,
     render,
     render_template,
+    settle_template,
 )
 from factory.errors import BaseModelError
 from factory.rows import Message
@@ -123,3 +124,44 @@ def test_a_conversation_has_a_system_turn_only_when_there_is_a_text() -> None:
     assert conversation("Q") == (Message(role="user", content="Q"),)
     assert [message.role for message in conversation("Q", "A", "S")] == ["system", "user", "assistant"]
     assert conversation("Q", "")[-1] == Message(role="assistant", content="")
+
+
+THINKING = CHATML + (
+    "{%- if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+)
+DATED = (
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}"
+    "{%- endif %}{%- endif %}{{- 'Today is ' + date_string + '.\\n' }}" + CHATML
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "beginning", "end"),
+    [
+        (THINKING, "<|im_start|>user\nWhy?", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        (DATED, "Today is 26 Jul 2024.\n<|im_start|>user", "<|im_start|>assistant\n"),
+        (CHATML, "<|im_start|>user\nWhy?", "<|im_start|>assistant\n"),
+    ],
+)
+def test_a_settled_template_writes_the_same_for_everyone_on_any_day(source, beginning, end) -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = settle_template(source)
+    text = render(tokenizer, conversation("Why?"))
+    assert text.startswith(beginning)
+    assert text.endswith(end)
+    assert render_template(tokenizer.chat_template, conversation("Why?")) == text
+    assert settle_template(tokenizer.chat_template) == tokenizer.chat_template
+
+
+def test_accents_are_composed_before_anybody_cuts_text_into_tokens(tokenizer) -> None:
+    messages = conversation("Cafe\u0301?", system="Ol\u00e9")
+    assert "Caf\u00e9?" in render(tokenizer, messages)
+    assert "Caf\u00e9?" in render_template(CHATML, messages)
+
+
+def test_a_tokenizers_template_that_refuses_a_turn_is_said(tokenizer) -> None:
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(BaseModelError, match=r"cannot render 1 turn.*System role not supported"):
+        render(tokenizer, conversation("Why?"))

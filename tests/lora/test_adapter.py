@@ -193,6 +193,13 @@ def test_what_does_not_fit_the_base_is_named(base) -> None:
         new_adapter(model, replace(PLAIN, targets=("wrong_proj",)))
 
 
+def test_targets_that_the_base_has_no_module_for_are_named_where_others_are_trained(base, caplog) -> None:
+    model = attach.load_model(base, torch.float32, "cpu")
+    new_adapter(model, AdapterSettings(4, 8.0, ("o_proj", "gate_up_proj"), 0.0))
+    assert "train.target_modules gate_up_proj: the base has no such modules" in caplog.text
+    assert "it has down_proj, gate_proj, k_proj, lm_head, o_proj" in caplog.text
+
+
 def test_a_pattern_that_matches_nothing_is_named(base) -> None:
     model = attach.load_model(base, torch.float32, "cpu")
     with pytest.raises(TrainError, match=r"train\.alpha_pattern 'q_prj' matches no module"):

@@ -226,7 +226,7 @@ def run(wanted):
     model = new_model(wanted, dtype)
     if wanted["answers"]:
         rows, tokens = wanted["answers"]
-        greedy.greedy(model.eval(), [list(range(5, 5 + tokens))] * rows, max_tokens=8, stop_id=1, pad_id=2,
+        greedy.greedy(model.eval(), [list(range(5, 5 + tokens))] * rows, max_tokens=8, stop_ids={1}, pad_id=2,
                     device="cpu", batch_size=rows)
         return
     engine = open_engine(model, first_layer, dtype, "cpu", 2, checkpointing=wanted["checkpointing"])

@@ -11,7 +11,7 @@ from factory.web.library_tab import build_library_tab, show_comparison, show_ent
 from factory.web.pages import load_gradio
 from tests.bundle.ollama_stub import start_stub
 from tests.bundle.ollama_stub import write_bundle as write_ollama_bundle
-from tests.bundle.test_template import CHATML
+from tests.chat.test_turns import CHATML
 from tests.web.shelf_inputs import BAD, HELPDESK, ONE, TWO, write_root
 
 pytestmark = [

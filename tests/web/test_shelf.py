@@ -8,7 +8,7 @@ from factory import store
 from factory.web import shelf
 from tests.bundle.ollama_stub import start_stub
 from tests.bundle.ollama_stub import write_bundle as write_ollama_bundle
-from tests.bundle.test_template import CHATML
+from tests.chat.test_turns import CHATML
 from tests.web.shelf_inputs import (
     BAD,
     HELPDESK,

@@ -1,6 +1,8 @@
 """Base models from everywhere: made into a folder once, found again by the name that an adapter keeps of them."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from factory import store
 from factory.backends.models import open_model, resolve
 from factory.errors import BaseModelError, MissingExtraError
 from factory.weights.base import open_base
-from tests.tiny import TINY_ROWS, make_tiny_adapter, make_tiny_base
+from factory.weights.gguf_header import check_gguf_header
+from tests.tiny import CHATML, TINY_ROWS, make_tiny_adapter, make_tiny_base
 
 # The real converter refuses a tokenizer it has never seen; this one hands out the file that belongs to the folder.
 CONVERTER = """
@@ -162,3 +165,70 @@ def test_pickled_weights_are_not_read(converter: Path, tiny_base: Path, tmp_path
         with pytest.raises(BaseModelError, match="has no weights in safetensors") as caught:
             open_base(name)
         assert "\n" not in str(caught.value)
+
+
+def _refused(folder: Path, **changed: object) -> str:
+    """Return why a base is refused whose tokenizer files say something else, and that nothing is left of it."""
+    for name, value in changed.items():
+        file = folder / name.replace("_jinja", ".jinja").replace("_json", ".json")
+        file.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    with pytest.raises(BaseModelError) as refusal:
+        open_base(str(folder))
+    assert not list((store.cache_folder() / "bases").iterdir())
+    return str(refusal.value)
+
+
+def test_a_base_whose_file_cuts_text_otherwise_is_refused_before_training(
+    converter: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = copy_base(tiny_base, tmp_path / "other")
+    tokenizer = store.read_json(folder / "tokenizer.json")
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:5]
+    said = _refused(folder, tokenizer_json=tokenizer)
+    assert "cuts text into other tokens" in said
+    assert "such as '<|im_start|>" in said
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}",
+            "no system",
+        ),
+        ("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}", "never stop"),
+    ],
+)
+def test_a_base_whose_template_no_runtime_could_follow_is_refused_before_training(
+    converter: Path, tiny_base: Path, tmp_path: Path, template: str, reason: str
+) -> None:
+    folder = copy_base(tiny_base, tmp_path / "other")
+    said = _refused(folder, chat_template_jinja=CHATML + template if reason == "no system" else template)
+    assert "cannot be served" in said
+    assert reason in said
+
+
+def test_a_sentencepiece_file_is_there_for_the_converter_alone(
+    converter: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = copy_base(tiny_base, tmp_path / "pieces")
+    (folder / "tokenizer.model").write_bytes(b"pieces")
+    seen = tmp_path / "seen"
+    copied = f"shutil.copy(pathlib.Path(sys.argv[1]) / 'tokenizer.model', {str(seen)!r})\n"
+    converter.write_text(converter.read_text() + "import pathlib\n" + copied)
+    base = open_base(str(folder))
+    assert seen.read_bytes() == b"pieces"
+    assert not (base.folder / "tokenizer.model").exists()
+
+
+def test_a_file_whose_stretched_positions_would_be_lost_is_refused(
+    cache: Path, tiny_base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    file = shutil.copy(tiny_base / "base-F16.gguf", tmp_path / "stretched.gguf")
+    header = check_gguf_header(file)
+    stretched = replace(
+        header, tensors=(*header.tensors, replace(header.tensors[0], name="rope_freqs.weight"))
+    )
+    monkeypatch.setattr("factory.weights.base.check_gguf_header", lambda path: stretched)
+    with pytest.raises(BaseModelError, match="stretches its positions"):
+        open_base(str(file))

@@ -22,7 +22,7 @@ def _tokens(file):
 
 def test_a_file_tells_its_marks_template_and_opening_token(base_file):
     assert read_vocabulary(base_file) == Vocabulary(
-        frozenset({"<|endoftext|>", "<|im_start|>", "<|im_end|>"}), None, CHATML, "<|im_start|>"
+        frozenset({"<|endoftext|>", "<|im_start|>", "<|im_end|>"}), None, CHATML, "<|im_start|>", "<|im_end|>"
     )
 
 

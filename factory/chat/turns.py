@@ -141,13 +141,13 @@ def _as_export_error() -> Iterator[None]:
         raise ExportError(str(error)) from error
 
 
-def derive(source: str, bos_token: str = "") -> TurnTemplate:
+def derive(source: str, bos_token: str = "", eos_token: str = "") -> TurnTemplate:
     """Return the marks of a Jinja chat template, proven equal to it on every fixture.
 
     Raises:
         ExportError: the template does more than write turns between fixed marks, or cannot be rendered.
     """
-    render = jinja_renderer(source, bos_token=bos_token, eos_token="")
+    render = jinja_renderer(source, bos_token=bos_token, eos_token=eos_token)
     try:
         found = _find_marks(render, bos_token)
     except _NotTurnwiseError as error:
@@ -223,8 +223,8 @@ def _without_suffix(text: str, suffix: str) -> str:
     return text[: len(text) - len(suffix)]
 
 
-def template_of(merged: Mapping[str, Any], chat_template: str | None) -> tuple[str, str]:
-    """Return a tokenizer's Jinja template and opening token from its `tokenizer_config.json` and template file.
+def template_of(merged: Mapping[str, Any], chat_template: str | None) -> tuple[str, str, str]:
+    """Return a tokenizer's Jinja template, opening and closing token from `tokenizer_config.json` and template file.
 
     Raises:
         ExportError: there is no template.
@@ -232,5 +232,6 @@ def template_of(merged: Mapping[str, Any], chat_template: str | None) -> tuple[s
     source = chat_template or merged.get("chat_template")
     if not isinstance(source, str) or not source:
         raise ExportError("The merged model has no chat template: merge again from a base that has one")
-    bos = merged.get("bos_token") or ""
-    return source, bos if isinstance(bos, str) else str(bos.get("content", ""))
+    named = (merged.get(key) or "" for key in ("bos_token", "eos_token"))
+    bos, eos = (token if isinstance(token, str) else str(token.get("content", "")) for token in named)
+    return source, bos, eos

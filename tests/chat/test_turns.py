@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.bundle.template import FIXTURES, PADDED_FIXTURES, derive, jinja_renderer, template_of
+from factory.chat.turns import FIXTURES, PADDED_FIXTURES, derive, jinja_renderer, template_of
 from factory.errors import ExportError
 from tests.bundle.go_template import render_go
 
@@ -91,13 +91,24 @@ def test_a_template_without_an_end_token_is_refused():
         derive(source).stop_markers(["<|endoftext|>"])
 
 
+def test_the_closing_token_ends_turns_where_a_template_writes_it():
+    source = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    source += "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    template = derive(source, "<s>", "</s>")
+    assert template.assistant == ("<|assistant|>\n", "</s>\n")
+    assert "</s>" in template.stop_markers(["<s>", "</s>"])
+    with pytest.raises(ExportError, match="never stop"):
+        derive(source, "<s>").stop_markers(["<s>", "</s>"])
+
+
 def test_marks_that_a_modelfile_cannot_hold_are_refused():
     with pytest.raises(ExportError, match="Modelfile cannot hold"):
         derive(CHATML.replace("<|im_end|>", '<|im_end|>"""'), "").as_go()
 
 
 def test_template_of_prefers_the_file_and_names_a_missing_one():
-    assert template_of({"chat_template": "a", "bos_token": {"content": "<s>"}}, "b") == ("b", "<s>")
-    assert template_of({"chat_template": "a"}, None) == ("a", "")
+    tokens = {"bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    assert template_of({"chat_template": "a", **tokens}, "b") == ("b", "<s>", "</s>")
+    assert template_of({"chat_template": "a"}, None) == ("a", "", "")
     with pytest.raises(ExportError, match="no chat template"):
         template_of({}, None)
