@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from factory import store
 from factory.artifacts import read_record
-from factory.chat.turns import TurnTemplate, derive, template_of
 from factory.errors import ExportError, GateError
 from factory.scores import Comparison
 
 if TYPE_CHECKING:
     from factory.bundle.manifest import BundleFile, Gate, Manifest
+    from factory.chat.turns import TurnTemplate
 
 CODE_VERSION = 3
 ADAPTER_GGUF, PEFT_FOLDER, LM_EVAL = "adapter.gguf", "adapter", "lm_eval"
@@ -163,8 +163,9 @@ def _default(names: list[str], report: dict[str, Any]) -> str:
     return max(models, key=rank)
 
 
-def _read_template(merged: Path, model_file: Path) -> tuple[TurnTemplate, tuple[str, ...], int]:
+def _read_template(merged: Path, model_file: Path) -> tuple["TurnTemplate", tuple[str, ...], int]:
     """Return the template that trained the model, its stop markers, and the model's context length."""
+    from factory.chat.turns import derive, template_of
     from factory.weights.gguf_header import check_gguf_header
 
     jinja = merged / "chat_template.jinja"
@@ -220,7 +221,7 @@ def _lineage(folders: _Folders) -> dict[str, Any]:
 
 
 def _write_texts(
-    contents: "Manifest", template: TurnTemplate, report: dict[str, Any], folders: _Folders, work: Path
+    contents: "Manifest", template: "TurnTemplate", report: dict[str, Any], folders: _Folders, work: Path
 ) -> None:
     from factory.bundle import card
     from factory.bundle.manifest import MODELFILE
