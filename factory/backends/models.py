@@ -193,7 +193,7 @@ class TorchAnswerer:
         folder = reference.path if reference.kind == "merged" else prepare(reference).base_folder
         assert folder is not None, "a merged model has a path and a prepared reference a base folder"
         self._tokenizer = attach.load_tokenizer(folder)
-        model = attach.load_model(folder, dtype, device)
+        model = attach.load_model(folder, dtype, device, attach.quantization_to_answer(folder, device))
         if reference.kind == "adapter" and reference.path:
             model = attach.load_adapter(model, reference.path)
             if dtype == torch.float32:  # where adding up rounds no answer away; each token costs a sixth less

@@ -19,6 +19,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # oneDNN keeps compiled kernels for the last 1,024 shapes it saw, and unpadded batches have new ones at each step:
 # 0.6 GiB after 90 steps. It reads this at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+ANSWERING = 1.2  # times the weights: what a batch of answers takes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,6 +39,17 @@ def pick_dtype(precision: Precision, device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
     return torch.bfloat16 if fast else torch.float32
+
+
+def quantization_to_answer(folder: Path, device: str) -> str:
+    """Return how a prepared base's weights are loaded to be asked: in 4 bits where the GPU cannot hold 16.
+
+    The file's matrices have 16 bits; what answers take comes on top.
+    """
+    if device != "cuda":
+        return "none"
+    size, free = (folder / "model.safetensors").stat().st_size, int(torch.cuda.mem_get_info()[0])
+    return "nf4" if size * ANSWERING > free else "none"
 
 
 def seed_everything(seed: int) -> None:

@@ -39,7 +39,8 @@ def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[st
 def _answer(base: Path, blocks: Sequence[Sequence[str]], system: str) -> Iterator[list[str]]:
     """Yield what a base says to the questions of each block, empty where that is no whole sentence."""
     tokenizer, device = attach.load_tokenizer(base), attach.pick_device()
-    model = attach.load_model(base, attach.pick_dtype("auto", device), device).eval()
+    quantization = attach.quantization_to_answer(base, device)
+    model = attach.load_model(base, attach.pick_dtype("auto", device), device, quantization).eval()
     stop = stop_ids(model, tokenizer)
     for block in blocks:
         replies = greedy(

@@ -32,6 +32,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         attach.load_model(tmp_path, torch.float32, "cpu")
 
 
+@pytest.mark.parametrize(("free", "quantization"), [(1.3, "none"), (1.1, "nf4")])
+def test_a_gpu_that_cannot_hold_16_bits_asks_a_base_in_4(base, monkeypatch, free, quantization) -> None:
+    size = (base / "model.safetensors").stat().st_size
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free * size), 10 * size))
+    assert attach.quantization_to_answer(base, "cuda") == quantization
+    assert attach.quantization_to_answer(base, "cpu") == "none"
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],

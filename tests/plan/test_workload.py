@@ -1,5 +1,7 @@
 """How much there is to do, from the dataset or guessed from the sources."""
 
+from pathlib import Path
+
 import pytest
 
 from factory.chat.context import with_context
@@ -53,6 +55,13 @@ def test_a_fresh_run_is_guessed_from_its_sources(make_run):
     assert (found.files, found.rows.longest, found.rows.repeated) == (1, 99, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("a.csv", 30), ("a.JSON", 30), ("a.md", 120), ("a.txt", 120), ("a.pdf", 800)]
+)
+def test_rows_of_values_hold_more_facts_than_prose_and_packed_formats_fewer(name: str, size: int) -> None:
+    assert workload._bytes_a_fact(Path(name)) == size
+
+
 def test_rows_below_passages_are_guessed_as_long_as_they_may_be_and_passages_as_asked_about_often(make_run):
     plain = workload.find_workload(make_run("curate.open_book=0", "train.epochs=2")).rows
     found = workload.find_workload(
@@ -76,8 +85,8 @@ def test_bundled_passages_are_counted_as_they_are(make_run):
     assert sum(len(asked.questions) for one in shown for asked in one.asked) == workload.PRACTICE_QUESTIONS
     plain = workload.find_workload(make_run("curate.open_book_practice=0", "train.epochs=2")).rows
     found = workload.find_workload(make_run("curate.open_book_practice=0.25", "train.epochs=2")).rows
-    practised = found.an_epoch - plain.an_epoch
-    assert practised == pytest.approx(0.25 * 8000 / workload.BYTES_A_FACT, abs=1)
+    practised = 0.25 * (8000 // workload.BYTES_A_FACT)
+    assert found.an_epoch - plain.an_epoch == round(practised)
     alone = found.an_epoch * found.mean - plain.an_epoch * plain.mean - found.repeated + plain.repeated
     assert alone / practised == pytest.approx(32 + 132 / 13.3, rel=0.02)
 
