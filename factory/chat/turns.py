@@ -151,7 +151,10 @@ def derive(source: str, bos_token: str = "", eos_token: str = "") -> TurnTemplat
     try:
         found = _find_marks(render, bos_token)
     except _NotTurnwiseError as error:
-        raise ExportError(_refusal(str(error))) from error
+        try:  # Phi-3.5's closes a whole conversation, which no prompt is, and not its turns
+            found = _find_marks(jinja_renderer(source, bos_token=bos_token, eos_token=""), bos_token)
+        except _NotTurnwiseError:
+            raise ExportError(_refusal(str(error))) from error
     for turns in FIXTURES:
         if found.render(turns) != render(turns):
             raise ExportError(

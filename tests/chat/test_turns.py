@@ -101,6 +101,13 @@ def test_the_closing_token_ends_turns_where_a_template_writes_it():
         derive(source, "<s>").stop_markers(["<s>", "</s>"])
 
 
+def test_a_closing_token_after_the_whole_conversation_is_no_mark_of_a_turn():
+    whole = CHATML.replace(
+        "{% endfor %}", "{% endfor %}{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    )
+    assert derive(whole, "<|im_start|>", "<|endoftext|>") == derive(CHATML, "<|im_start|>")
+
+
 def test_marks_that_a_modelfile_cannot_hold_are_refused():
     with pytest.raises(ExportError, match="Modelfile cannot hold"):
         derive(CHATML.replace("<|im_end|>", '<|im_end|>"""'), "").as_go()
