@@ -5,7 +5,7 @@
 Every variant trains on half of the documents of data/company that data/questions/company.jsonl asks about, by the
 default recipe with one thing changed, and is asked about these from memory, about these and the other half below a
 passage, and the general questions. Each has one core, and as many run at once as there are. A variant is kept in
-build/ablations/done.jsonl when it is done; `--resume` goes on from there.
+bench/ablations.json when it is done; `--resume` goes on from there.
 """
 
 import argparse
@@ -90,6 +90,7 @@ VARIANTS: dict[str, Variant] = {
         "train.distill=0.33", aim="closed_book"
     ),
 }
+RESULTS = ROOT / "bench" / "ablations.json"
 MARK, END = "<!-- ablations -->", "<!-- /ablations -->"
 
 
@@ -208,11 +209,12 @@ def _line(row: dict[str, Any], done: dict[str, dict[str, Any]]) -> str:
             for key in ("cpu_minutes", "recall", "closed_book", "rag", "rag_others", "general")
             if row[key] is not None and other[key] is not None
         }
-        cells = [f"{gains['cpu_minutes']:+.1f}", f"{gains['recall']:+.0f}", f"{gains['closed_book']:+.0f}"]
-        cells += [_difference(row, other)]
+        minutes = gains.get("cpu_minutes")
+        cells = ["" if minutes is None else f"{minutes:+.1f}"]
+        cells += [f"{gains['recall']:+.0f}", f"{gains['closed_book']:+.0f}", _difference(row, other)]
         cells += [f"{gains[key]:+.0f}" if key in gains else "" for key in ("rag", "rag_others")]
         cells += [f"{gains['general']:+.0f}"]
-        cells += [f"{gains[row['aim']] / gains['cpu_minutes']:+.1f}" if row["aim"] else ""]
+        cells += [f"{gains[row['aim']] / minutes:+.1f}" if row["aim"] and minutes else ""]
     return f"| {row['variant']} | {' | '.join(cells)} |"
 
 
@@ -239,30 +241,32 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
-    kept = WORK / "done.jsonl"
-    if not (options.resume and kept.exists()):
-        kept.write_text("", encoding="utf-8")
-    known = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if options.resume and RESULTS.exists() else []
     done = {row["variant"]: row for row in known if row["epochs"] == options.epochs}
     missing = [name for name in dict.fromkeys((DEFAULT, MEMORY, *options.only)) if name not in done]
     if missing:
         prepare(ModelReference("base", BASE, None, BASE))  # or each variant would do it
         for stage in ("ingest", "chunk"):
             factory(stage, str(RECIPE), "--out", str(ALL), "--set", f"ingest.source={COMPANY}")
+    failed = False
     with ProcessPoolExecutor(hardware.num_cores(), mp_context=get_context("spawn")) as pool:
-        for future in as_completed(pool.submit(measure, name, options.epochs) for name in missing):
-            row = future.result()
-            sys.stderr.write(f"{row['variant']}\n")
-            done[row["variant"]] = row
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            if DEFAULT in done and MEMORY in done:
-                write([done[name] for name in VARIANTS if name in done])
+        running = {pool.submit(measure, name, options.epochs): name for name in missing}
+        for future in as_completed(running):
+            if error := future.exception():
+                sys.stderr.write(f"{running[future]}: {error}\n")
+                failed = True
+                continue
+            done[running[future]] = future.result()
+            sys.stderr.write(f"{running[future]}\n")
+            write([done[name] for name in VARIANTS if name in done])
+    sys.exit(failed)
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
-    """Write what has been measured so far."""
-    (ROOT / "bench" / "ablations.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    """Write what has been measured so far, and the table of it once there is something to compare with."""
+    RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if not {DEFAULT, MEMORY} <= {row["variant"] for row in rows}:
+        return
     page = ROOT / "docs" / "knowledge.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(MARK)
     _, _, after = rest.partition(END)
