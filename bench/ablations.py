@@ -180,6 +180,7 @@ def measure(name: str, epochs: int) -> dict[str, Any]:
         "variant": name,
         **asdict(variant),
         "epochs": epochs,
+        "date": str(date.today()),
         "cpu_minutes": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60,
         "recall": 100 * artifacts.read_record(adapter).counts["best_recall"],
         "surprise": surprise(adapter, these),
@@ -222,7 +223,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the results as a table: the default as it is, everything else as differences."""
     done = {row["variant"]: row for row in rows}
     lines = [
-        f"{date.today()}, {hardware.num_cores()} cores, {rows[0]['epochs']} passes, one seed each.",
+        f"{' and '.join(sorted({row['date'] for row in rows}))}, {rows[0]['epochs']} passes, one seed each.",
         "",
         "| changed | CPU-minutes | recall | from memory | nats a token | with a passage | other documents | general "
         "| points a CPU-minute |",
@@ -242,7 +243,7 @@ def main() -> None:
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if options.resume and RESULTS.exists() else []
-    done = {row["variant"]: row for row in known if row["epochs"] == options.epochs}
+    done = {row["variant"]: row for row in known if row["epochs"] == options.epochs and is_same(row)}
     missing = [name for name in dict.fromkeys((DEFAULT, MEMORY, *options.only)) if name not in done]
     if missing:
         prepare(ModelReference("base", BASE, None, BASE))  # or each variant would do it
@@ -260,6 +261,12 @@ def main() -> None:
             sys.stderr.write(f"{running[future]}\n")
             write([done[name] for name in VARIANTS if name in done])
     sys.exit(failed)
+
+
+def is_same(row: dict[str, Any]) -> bool:
+    """Tell whether a result is of the variant that its name stands for now."""
+    fields = asdict(VARIANTS[row["variant"]]) if row["variant"] in VARIANTS else {}
+    return json.loads(json.dumps(fields)) == {key: row[key] for key in fields} != {}
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:

@@ -196,8 +196,10 @@ class TorchAnswerer:
         model = attach.load_model(folder, dtype, device, attach.quantization_to_answer(folder, device))
         if reference.kind == "adapter" and reference.path:
             model = attach.load_adapter(model, reference.path)
-            if dtype == torch.float32:  # where adding up rounds no answer away; each token costs a sixth less
-                model = model.merge_and_unload()
+            if dtype == torch.float32 and not attach.changes_tied(model):
+                model = (
+                    model.merge_and_unload()
+                )  # no answer is rounded away, and each token costs a sixth less
         self._model, self._device, self._system = model.eval(), device, system
 
     def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[Answer]:

@@ -160,6 +160,6 @@ def encode_example(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[in
     """
     *prompt, answer = messages
     prompt_ids = encode_prompt(tokenizer, prompt)
-    answer_ids = list(tokenizer(answer.content, add_special_tokens=False)["input_ids"])
+    answer_ids = list(tokenizer(_turns([answer])[0]["content"], add_special_tokens=False)["input_ids"])
     answer_ids.append(end_of_turn_id(tokenizer))
     return prompt_ids + answer_ids, [-100] * len(prompt_ids) + answer_ids

@@ -255,17 +255,23 @@ def _refuse_idle(model: Any, settings: AdapterSettings) -> None:
 
 def _tell_idle_targets(model: Any, settings: AdapterSettings) -> None:
     """Say which targets the base has no module for, as where it computes several of them in one."""
-    linear = {
-        name.removesuffix(".base_layer").rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and ".lora_" not in name
-    }
-    if idle := [target for target in settings.targets if target.rpartition(".")[2] not in linear]:
+    names = [name for name, _ in adapted_layers(model)]
+    idle = [
+        target for target in settings.targets if not any(f".{name}".endswith(f".{target}") for name in names)
+    ]
+    found = sorted(model.peft_config[ADAPTER].target_parameters or ())
+    if idle and found == sorted(settings.parameters):  # else peft has found them as weights of experts
         logger.warning(
             "train.target_modules %s: the base has no such modules, so less of it is trained; it has %s",
             ", ".join(idle),
-            ", ".join(sorted(linear)),
+            ", ".join(_linear_modules(model)),
         )
+
+
+def _linear_modules(model: Any) -> list[str]:
+    found = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    ends = (name.removesuffix(".base_layer").rpartition(".")[2] for name in found if ".lora_" not in name)
+    return sorted(set(ends))
 
 
 def _refuse_high_ranks(model: Any, init: str) -> None:

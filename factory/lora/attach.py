@@ -1,5 +1,7 @@
 """A base model and a saved adapter loaded into memory. Knows torch and peft; not rows, loops or stages."""
 
+import importlib.util
+import logging
 import os
 import random
 import warnings
@@ -15,6 +17,7 @@ from peft import PeftModel
 
 from factory.errors import BaseModelError, MissingExtraError
 
+logger = logging.getLogger(__name__)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 # oneDNN keeps compiled kernels for the last 1,024 shapes it saw, and unpadded batches have new ones at each step:
 # 0.6 GiB after 90 steps. It reads this at its first product.
@@ -42,14 +45,14 @@ def pick_dtype(precision: Precision, device: str) -> torch.dtype:
 
 
 def quantization_to_answer(folder: Path, device: str) -> str:
-    """Return how a prepared base's weights are loaded to be asked: in 4 bits where the GPU cannot hold 16.
-
-    The file's matrices have 16 bits; what answers take comes on top.
-    """
-    if device != "cuda":
+    """Return how a model's weights are loaded to be asked: in 4 bits where the GPU cannot hold the file's 16."""
+    if device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
         return "none"
-    size, free = (folder / "model.safetensors").stat().st_size, int(torch.cuda.mem_get_info()[0])
-    return "nf4" if size * ANSWERING > free else "none"
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if size * ANSWERING <= torch.cuda.mem_get_info()[0]:
+        return "none"
+    logger.warning("%s is asked in 4 bits: the GPU's memory does not hold its weights in 16", folder.name)
+    return "nf4"
 
 
 def seed_everything(seed: int) -> None:
@@ -132,6 +135,12 @@ def quiet_peft() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
         yield
+
+
+def changes_tied(model: Any) -> bool:
+    """Tell whether an adapter is on embeddings that are the output layer, too: added to one, it would be in both."""
+    on = (name for name, module in model.named_modules() if hasattr(module, "lora_A"))
+    return model.config.tie_word_embeddings and any(name.endswith(("lm_head", "embed_tokens")) for name in on)
 
 
 def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:

@@ -24,10 +24,14 @@ def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[st
     beside a question decides how its numbers are rounded, and must not depend on what was asked before.
     """
     blocks = [list(questions[start : start + BATCH]) for start in range(0, len(questions), BATCH)]
-    files = [base / f"rehearsal-{store.hash_json([VERSION, block, system])[:16]}.json" for block in blocks]
+    device = attach.pick_device()
+    quantization = attach.quantization_to_answer(base, device)
+    keys = (store.hash_json([VERSION, block, system, quantization]) for block in blocks)
+    files = [base / f"rehearsal-{key[:16]}.json" for key in keys]
     new = [place for place, file in enumerate(files) if not file.is_file()]
     if new:
-        for place, answers in zip(new, _answer(base, [blocks[place] for place in new], system), strict=True):
+        said = _answer(base, [blocks[place] for place in new], system, device, quantization)
+        for place, answers in zip(new, said, strict=True):
             store.write_json(files[place], answers)
         hardware.release_memory()
     answered = (
@@ -36,10 +40,11 @@ def rehearse(base: Path, questions: Sequence[str], system: str) -> list[tuple[st
     return [(question, answer) for pairs in answered for question, answer in pairs if answer]
 
 
-def _answer(base: Path, blocks: Sequence[Sequence[str]], system: str) -> Iterator[list[str]]:
+def _answer(
+    base: Path, blocks: Sequence[Sequence[str]], system: str, device: str, quantization: str
+) -> Iterator[list[str]]:
     """Yield what a base says to the questions of each block, empty where that is no whole sentence."""
-    tokenizer, device = attach.load_tokenizer(base), attach.pick_device()
-    quantization = attach.quantization_to_answer(base, device)
+    tokenizer = attach.load_tokenizer(base)
     model = attach.load_model(base, attach.pick_dtype("auto", device), device, quantization).eval()
     stop = stop_ids(model, tokenizer)
     for block in blocks:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from factory.lora import checkpoint
+from factory.lora import checkpoint, distributed, fit
 from factory.lora.batches import IGNORED, EncodedRow, micro_batches, num_labels
 from factory.lora.engine import Engine
 from factory.lora.loop import accumulate, new_optimizer
@@ -25,6 +25,7 @@ from factory.lora.whitening import Whitening
 
 HEAD, TAIL = 16, 48  # tokens that are kept of a row that is longer than both
 SCALE = 1024.0  # of losses whose gradient is looked at: float16 has no numbers as small as many are
+ROOM = 1.25  # times the weights: what they leave of memory when they are there twice
 RATE = 2e-3  # high enough to show an effect within a few steps, low enough not to wreck a model of 135M
 
 
@@ -102,6 +103,26 @@ class Trial:
         for loss in self._plain_losses():
             _scaled_backward(loss)
         return self.take_gradient()
+
+    @property
+    def fits_in_float32(self) -> bool:
+        """Whether the base's weights fit into memory in float32, too; quantized or spread ones do not."""
+        frozen = [value for value in self.model.parameters() if not value.requires_grad]
+        if distributed.is_sharded() or not all(value.is_floating_point() for value in frozen):
+            return False
+        return 4 * ROOM * sum(value.numel() for value in frozen) < fit.available_bytes(self.settings.device)
+
+    @contextmanager
+    def in_float32(self) -> Iterator["Trial"]:
+        """Hold the base's weights in float32 inside the block, and yield what computes in it."""
+        kept = [(value, value.data) for value in self.model.parameters() if not value.requires_grad]
+        try:
+            for value, data in kept:
+                value.data = data.float()
+            yield replace(self, settings=replace(self.settings, dtype=torch.float32))
+        finally:
+            for value, data in kept:
+                value.data = data
 
     def _plain_losses(self) -> Iterator[torch.Tensor]:
         """Yield what each row adds to the mean loss of all rows' labels."""

@@ -18,8 +18,8 @@ SAMPLED_ROWS = 500
 TURN_TOKENS = 5  # what ChatML puts around a turn: <|im_start|>, role, newline, <|im_end|>, newline
 GUESSED_TOKENS = 32.0  # mean row of the sample company
 LONG_ROWS = 32  # of the most characters, one of which has the most tokens
-# Source bytes a fact, in the sample company and a public handbook (144 of its Markdown): rows of values, plain text,
-# and what carries more than its text.
+# Source bytes a fact, in the sample company and a public handbook (144 in its Markdown files): rows of values, plain
+# text, and what carries more than its text.
 VALUE_SUFFIXES = frozenset({".csv", ".json", ".jsonl", ".tsv"})
 PLAIN_SUFFIXES = frozenset({".eml", ".md", ".py", ".rst", ".txt"})
 BYTES_A_VALUE, BYTES_A_FACT, PACKED_BYTES_A_FACT = 30, 120, 800

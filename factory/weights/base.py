@@ -28,10 +28,11 @@ from transformers.utils.hub import cached_file
 from factory import store
 from factory.chat.template import settle_template
 from factory.chat.turns import derive
-from factory.errors import BaseModelError, ExportError, MissingExtraError
+from factory.errors import BaseModelError, ExportError, MissingExtraError, QuantizeError
 from factory.weights import gguf_conversion, parity
 from factory.weights.gguf_header import check_gguf_header
 from factory.weights.gguf_model import GgufModel
+from factory.weights.gguf_names import GgufNames
 from factory.weights.own import own_tensors
 
 logger = logging.getLogger(__name__)
@@ -249,7 +250,12 @@ def _identify(source: _Source) -> str:
         return f"{path}@{source.commit}"
     if path.is_file():
         return store.hash_once(path)
-    files = [*path.glob("*.safetensors"), *path.glob("*.json"), *path.glob("*.jinja")]
+    files = [
+        *path.glob("*.safetensors"),
+        *path.glob("*.json"),
+        *path.glob("*.jinja"),
+        *path.glob(SENTENCEPIECE),
+    ]
     return store.hash_json({file.name: store.hash_once(file) for file in sorted(files)})
 
 
@@ -261,6 +267,8 @@ def _prepare(base: Base, source: _Source) -> None:
     try:
         model, tokenizer = _load_source(source)
         template = _read_template(source.spec) or tokenizer.chat_template
+        if isinstance(template, dict):  # several by name
+            template = template.get("default")
         if not template:
             raise BaseModelError(f"Base {base.name!r} has no chat template: use an instruct (chat) model")
         tokenizer.chat_template = settle_template(template)
@@ -271,7 +279,8 @@ def _prepare(base: Base, source: _Source) -> None:
         else:
             with _sentencepiece(source, work):
                 gguf_conversion.convert(work, work / "base-F16.gguf", store.cache_folder())
-        _check_tokens(base.name, tokenizer, work / "base-F16.gguf")
+        del model
+        _check_file(base.name, tokenizer, work / "base-F16.gguf")
         store.write_json(work / "base.json", asdict(base) | {"folder": base.folder.name})
         store.replace_folder(work, base.folder)
     finally:
@@ -288,8 +297,12 @@ def _check_template(name: str, tokenizer: transformers.PreTrainedTokenizerBase) 
         raise BaseModelError(f"Base {name!r} cannot be served: {error}") from error
 
 
-def _check_tokens(name: str, tokenizer: transformers.PreTrainedTokenizerBase, file: Path) -> None:
-    """Refuse a base whose file cuts text into other tokens than its tokenizer, as verify would after training."""
+def _check_file(name: str, tokenizer: transformers.PreTrainedTokenizerBase, file: Path) -> None:
+    """Refuse a base whose adapter could not be written into its file, or whose file cuts text into other tokens."""
+    try:
+        GgufNames(check_gguf_header(file))
+    except QuantizeError as error:
+        raise BaseModelError(f"Base {name!r} cannot be served: {error}") from error
     with GgufModel(file) as model:
         unequal = parity.unequal_tokens(tokenizer, model, parity.hard_texts(tokenizer, ""))
     if unequal:
@@ -302,14 +315,12 @@ def _check_tokens(name: str, tokenizer: transformers.PreTrainedTokenizerBase, fi
 @contextmanager
 def _sentencepiece(source: _Source, folder: Path) -> Iterator[None]:
     """Lay a base's SentencePiece file, if it has one, beside its tokenizer while this is converted."""
-    found = cached_file(
-        source.place,
-        SENTENCEPIECE,
-        revision=source.commit,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        found = cached_file(
+            source.place, SENTENCEPIECE, revision=source.commit, _raise_exceptions_for_missing_entries=False
+        )
+    except OSError as error:
+        raise _unloadable(str(source.place), error) from error
     if found:
         shutil.copyfile(found, folder / SENTENCEPIECE)
     yield

@@ -159,6 +159,10 @@ def test_accents_are_composed_before_anybody_cuts_text_into_tokens(tokenizer) ->
     messages = conversation("Cafe\u0301?", system="Ol\u00e9")
     assert "Caf\u00e9?" in render(tokenizer, messages)
     assert "Caf\u00e9?" in render_template(CHATML, messages)
+    composed, marked = (
+        encode_example(tokenizer, conversation("Why?", answer)) for answer in ("Ol\u00e9", "Ole\u0301")
+    )
+    assert composed == marked
 
 
 def test_a_tokenizers_template_that_refuses_a_turn_is_said(tokenizer) -> None:

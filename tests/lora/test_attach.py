@@ -109,3 +109,14 @@ def test_a_slice_of_hidden_states_reaches_the_output_layer_in_one_piece(base) ->
     )
     model(input_ids=IDS.repeat(3, 1), logits_to_keep=1)
     assert seen == [True]
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize(
+    ("targets", "tied"), [(("lm_head",), True), (("embed_tokens",), True), (TARGETS, False)]
+)
+def test_an_adapter_on_weights_that_are_used_twice_is_seen(base, targets, tied) -> None:
+    model = new_adapter(attach.load_model(base, torch.float32, "cpu"), AdapterSettings(4, 8.0, targets, 0.0))
+    assert attach.changes_tied(model) == tied
+    model.config.tie_word_embeddings = False
+    assert not attach.changes_tied(model)

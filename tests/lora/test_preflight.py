@@ -309,9 +309,21 @@ def test_a_gradient_that_depends_on_the_micro_batch_is_noticed(run, new_model) -
         run(new_model(), uneven)
 
 
-@pytest.mark.parametrize("factor", [0.5, 2.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_model, factor, dtype) -> None:
+@pytest.mark.parametrize(
+    ("factor", "dtype", "fits"),
+    [
+        (0.5, torch.float32, True),
+        (0.8, torch.bfloat16, True),
+        (2.0, torch.bfloat16, True),
+        (0.5, torch.bfloat16, False),  # gross enough for gradients that are rounded on both sides
+        (2.0, torch.bfloat16, False),
+    ],
+)
+def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(
+    run, new_model, monkeypatch, factor, dtype, fits
+) -> None:
+    monkeypatch.setattr(Trial, "fits_in_float32", fits)
+
     def scaled(model, settings):
         engine = _fused(model, settings)
 
@@ -323,6 +335,26 @@ def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(run, new_m
 
     with pytest.raises(TrainError, match="from what the model's own modules give"):
         run(new_model(), scaled, dtype=dtype)
+
+
+def test_the_exact_gradient_leaves_the_weights_as_they_are(new_model, encoded) -> None:
+    model = new_model()
+    for value in model.parameters():
+        value.data = value.data if value.requires_grad else value.data.bfloat16()
+    settings = replace(SETTINGS, dtype=torch.bfloat16)
+    trial = Trial(model, _fused(model, settings), settings, encoded[:3])
+    before = {name: (value.dtype, value.data_ptr()) for name, value in model.named_parameters()}
+    assert trial.fits_in_float32
+    with trial.in_float32() as exact:
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+        exact.take_plain_gradient()
+    assert {name: (value.dtype, value.data_ptr()) for name, value in model.named_parameters()} == before
+
+
+def test_weights_that_are_quantized_or_too_many_have_no_exact_gradient(new_model, monkeypatch) -> None:
+    trial = Trial(new_model(), None, SETTINGS, ())
+    monkeypatch.setattr("factory.lora.fit.available_bytes", lambda device: 1000)
+    assert not trial.fits_in_float32
 
 
 def test_random_numbers_without_a_seed_are_noticed(run, new_model) -> None:

@@ -29,7 +29,7 @@ def test_answers_are_the_greedy_ones_of_the_base_itself(base, monkeypatch):
 def test_whole_blocks_are_asked_once_for_a_base_and_a_system_text(base, monkeypatch):
     asked: list[tuple[list[list[str]], str]] = []
 
-    def answer(base, blocks, system):
+    def answer(base, blocks, system, device, quantization):
         asked.append((blocks, system))
         return [["" if "key" in question else f"To {question}" for question in block] for block in blocks]
 
@@ -45,7 +45,7 @@ def test_whole_blocks_are_asked_once_for_a_base_and_a_system_text(base, monkeypa
 
 
 def test_a_run_that_dies_between_blocks_keeps_the_first(base, monkeypatch):
-    def answer(base, blocks, system):
+    def answer(base, blocks, system, device, quantization):
         yield ["It is."] * len(blocks[0])
         raise KeyboardInterrupt
 
@@ -53,7 +53,7 @@ def test_a_run_that_dies_between_blocks_keeps_the_first(base, monkeypatch):
     monkeypatch.setattr(rehearsal, "BATCH", 2)
     with pytest.raises(KeyboardInterrupt):
         rehearse(base, QUESTIONS, "")
-    monkeypatch.setattr(rehearsal, "_answer", lambda base, blocks, system: [["So."] for _ in blocks])
+    monkeypatch.setattr(rehearsal, "_answer", lambda base, blocks, *given: [["So."] for _ in blocks])
     assert [said for _, said in rehearse(base, QUESTIONS, "")] == ["It is.", "It is.", "So."]
 
 

@@ -232,3 +232,22 @@ def test_a_file_whose_stretched_positions_would_be_lost_is_refused(
     monkeypatch.setattr("factory.weights.base.check_gguf_header", lambda path: stretched)
     with pytest.raises(BaseModelError, match="stretches its positions"):
         open_base(str(file))
+
+
+def test_of_several_templates_by_name_the_default_one_is_taken(
+    converter: Path, tiny_base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    folder = copy_base(tiny_base, tmp_path / "several")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ 1 }}")
+    base = open_base(str(folder))
+    assert (base.folder / "chat_template.jinja").read_text(encoding="utf-8") == CHATML
+
+
+def test_an_architecture_whose_weights_cannot_be_written_is_refused_before_training(
+    cache: Path, tiny_base: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("factory.weights.gguf_names.KNOWN", frozenset({"qwen2"}))
+    file = shutil.copy(tiny_base / "base-F16.gguf", tmp_path / "strange.gguf")
+    with pytest.raises(BaseModelError, match="cannot be served: Models of the architecture 'llama'"):
+        open_base(str(file))
