@@ -82,7 +82,7 @@ def runs(base, tmp_path_factory) -> dict[str, Path]:
     ):  # what so small a base says is no sentence, and would whiten nothing
         patch.setenv("ADAPTER_FACTORY_CACHE", str(folder / "cache"))
         patch.setattr(
-            rehearsal, "_answer", lambda base, blocks, system: [["It is."] * len(block) for block in blocks]
+            rehearsal, "_answer", lambda base, blocks, *given: [["It is."] * len(block) for block in blocks]
         )
         rehearsal.rehearse(
             open_base(str(folder / "tiny.gguf")).folder, replay.questions()[:GENERAL_QUESTIONS], ""
