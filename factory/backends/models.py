@@ -197,9 +197,8 @@ class TorchAnswerer:
         if reference.kind == "adapter" and reference.path:
             model = attach.load_adapter(model, reference.path)
             if dtype == torch.float32 and not attach.changes_tied(model):
-                model = (
-                    model.merge_and_unload()
-                )  # no answer is rounded away, and each token costs a sixth less
+                # No answer is rounded away so, and each token costs a sixth less.
+                model = model.merge_and_unload()
         self._model, self._device, self._system = model.eval(), device, system
 
     def answer(self, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS) -> list[Answer]:

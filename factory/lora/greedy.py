@@ -27,8 +27,8 @@ class Continuation:
     sureness: float = field(compare=False)
 
 
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: the template's end of turn, and what the base names, as files do."""
+def find_stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the template's end of turn, and those that the base names."""
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
     also = [] if named is None else [named] if isinstance(named, int) else named
     return frozenset([end_of_turn_id(tokenizer), *also])
@@ -53,33 +53,32 @@ def greedy(
     answers: dict[int, Continuation] = {}
     for numbers in like_lengths(prompts, batch_size):
         spoken: list[list[tuple[int, float]]] = [[] for _ in numbers]
-        batch = [prompts[number] for number in numbers]
-        for place, token, logprob in _speak(model, batch, max_tokens, stop_ids, pad_id, device):
+        ids, mask = _padded([prompts[number] for number in numbers], pad_id)
+        for place, token, logprob in _speak(model, ids.to(device), mask.to(device), max_tokens, stop_ids):
             spoken[place].append((token, logprob))
         for number, said in zip(numbers, spoken, strict=True):
-            ids = [token for token, _ in said if token not in stop_ids]
-            answers[number] = Continuation(ids, fmean(logprob for _, logprob in said))
+            answer = [token for token, _ in said if token not in stop_ids]
+            answers[number] = Continuation(answer, fmean(logprob for _, logprob in said))
     return [answers[number] for number in range(len(prompts))]
 
 
-def _speak(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    stop_ids: Collection[int],
-    pad_id: int,
-    device: str,
-) -> Iterator[tuple[int, int, float]]:
-    """Yield a prompt's place, the next token of its answer and this one's log-probability, the last one's too."""
+def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return prompts as rows of ids that end together, and where these are the prompts' own."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad_id)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, width - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
+    return ids, mask
+
+
+def _speak(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, max_tokens: int, stop_ids: Collection[int]
+) -> Iterator[tuple[int, int, float]]:
+    """Yield a row's place, the next token of its answer and this one's log-probability, the last one's too."""
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    places, going, cache = list(range(len(prompts))), set(range(len(prompts))), None
+    places, going, cache = list(range(len(ids))), set(range(len(ids))), None
     for step in range(max_tokens):
         out = model(
             input_ids=ids,
@@ -105,7 +104,9 @@ def _speak(
         if not going or step == max_tokens - 1:
             return
         if len(going) <= FEW * len(places):
-            rows = torch.tensor([row for row, place in enumerate(places) if place in going], device=device)
+            rows = torch.tensor(
+                [row for row, place in enumerate(places) if place in going], device=ids.device
+            )
             cache.batch_select_indices(rows)
             mask, likeliest = mask[rows], likeliest[rows]
             places = [place for place in places if place in going]

@@ -5,7 +5,7 @@ from typing import Any
 
 from factory.chat.backend import Answer
 from factory.chat.template import conversation, encode_prompt
-from factory.lora.greedy import greedy, stop_ids
+from factory.lora.greedy import find_stop_ids, greedy
 from factory.rows import Question
 from factory.text import normalize
 
@@ -22,7 +22,7 @@ def answer_questions(
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[Answer]:
     """Return the greedy answer to each question, in order."""
-    stop = stop_ids(model, tokenizer)
+    stop = find_stop_ids(model, tokenizer)
     prompts = [encode_prompt(tokenizer, conversation(question, system=system)) for question in questions]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stop)
     replies = greedy(

@@ -10,7 +10,7 @@ from pathlib import Path
 from factory import hardware, store
 from factory.chat.template import conversation, encode_prompt
 from factory.lora import attach
-from factory.lora.greedy import greedy, stop_ids
+from factory.lora.greedy import find_stop_ids, greedy
 from factory.text.segment import sentences
 
 VERSION = 3
@@ -46,7 +46,7 @@ def _answer(
     """Yield what a base says to the questions of each block, empty where that is no whole sentence."""
     tokenizer = attach.load_tokenizer(base)
     model = attach.load_model(base, attach.pick_dtype("auto", device), device, quantization).eval()
-    stop = stop_ids(model, tokenizer)
+    stop = find_stop_ids(model, tokenizer)
     for block in blocks:
         replies = greedy(
             model,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from factory.errors import BaseModelError
-from factory.lora.greedy import greedy, stop_ids
+from factory.lora.greedy import find_stop_ids, greedy
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 25])
@@ -80,7 +80,7 @@ def test_answers_end_at_every_token_that_the_base_names(new_model, tokenizer) ->
     model = new_model()
     for named, expected in ((None, {2}), (7, {2, 7}), ([0, 7], {0, 2, 7})):
         model.generation_config.eos_token_id = named
-        assert stop_ids(model, tokenizer) == expected
+        assert find_stop_ids(model, tokenizer) == expected
 
 
 def test_numbers_that_overflow_are_no_answer(new_model, encoded) -> None:

@@ -353,7 +353,12 @@ def test_the_exact_gradient_leaves_the_weights_as_they_are(new_model, encoded) -
 
 def test_weights_that_are_quantized_or_too_many_have_no_exact_gradient(new_model, monkeypatch) -> None:
     trial = Trial(new_model(), None, SETTINGS, ())
-    monkeypatch.setattr("factory.lora.fit.available_bytes", lambda device: 1000)
+    assert trial.fits_in_float32
+    with monkeypatch.context() as patch:
+        patch.setattr("factory.lora.fit.available_bytes", lambda device: 1000)
+        assert not trial.fits_in_float32
+    frozen = next(value for value in trial.model.parameters() if not value.requires_grad)
+    frozen.data = frozen.data.to(torch.uint8)
     assert not trial.fits_in_float32
 
 

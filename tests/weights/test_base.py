@@ -235,7 +235,7 @@ def test_a_file_whose_stretched_positions_would_be_lost_is_refused(
 
 
 def test_of_several_templates_by_name_the_default_one_is_taken(
-    converter: Path, tiny_base: Path, tmp_path: Path, monkeypatch
+    converter: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     folder = copy_base(tiny_base, tmp_path / "several")
     (folder / "additional_chat_templates").mkdir()
