@@ -8,9 +8,8 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +24,7 @@ from factory.lora.settings import LoopSettings
 from factory.lora.trial import Trial, short_rows, unchanged
 from factory.lora.whitening import NONE, Whitening
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 ORDERED_EPOCHS = 2
 OVERFIT_STEPS = 20
@@ -37,9 +37,9 @@ LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2
 GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 EIGHT_BIT_TOLERANCE = 0.1  # bitsandbytes computes the outlier columns of a batch apart, in more bits
 ENGINE_TOLERANCE = 3.0  # times as much, between ways to compute that round in other places
-# Where the model's own modules can compute in bfloat16 only: they were seen 25 % off the exact gradient, and the engine
-# 4 %, after one step on the rows. Only gross faults show then.
-ROUNDED_TOLERANCE = 0.4
+# Where the model's own modules can compute in bfloat16 only: after one step on the rows their loss was seen 2.4 % and
+# their gradient 25 % off the exact ones, the engine's 0.01 and 4 %. Only gross faults show then.
+ROUNDED_LOSS_TOLERANCE, ROUNDED_TOLERANCE = 0.1, 0.4
 NO_GRADIENT = "does not require grad"  # torch's words when no adapter is behind the loss
 SAME = 1e-6  # of a loss that is computed twice in the same way
 
@@ -62,18 +62,18 @@ def run(
     """
     findings = {"labels": check_labels(rows, end_id), "order": check_order(rows, settings)}
     trial = Trial(model, engine, settings, short_rows(rows), first_trained_layer(model), whitening)
-    learning: dict[str, Callable[[], dict[str, float]]] = {
-        "same seed": lambda: check_seed(trial),
-        "effect": lambda: check_effect(trial),
-        "overfit": lambda: check_overfit(trial),
-        "packed": lambda: check_packed(trial),
-    }
-    # Apart: in a model that one row has overfit, its modules' gradient in bf16 was seen 122 % off, the engine's 13 %.
-    exact: dict[str, Callable[[], dict[str, float]]] = {
-        "gradient": lambda: check_gradient(trial),
-        "resume": lambda: check_resume(trial, folder),
-    }
-    for checks in (learning, exact):
+    # Comparisons stay near the untrained model: in one that one row has overfit, its modules' gradient in bf16 was seen
+    # 122 % off, the engine's 13 %, and their losses of other rows 3.4 % apart.
+    together: list[dict[str, Callable[[], dict[str, float]]]] = [
+        {
+            "same seed": lambda: check_seed(trial),
+            "effect": lambda: check_effect(trial),
+            "overfit": lambda: check_overfit(trial),
+        },
+        {"packed": lambda: check_packed(trial)},
+        {"gradient": lambda: check_gradient(trial), "resume": lambda: check_resume(trial, folder)},
+    ]
+    for checks in together:
         with unchanged(model, engine):
             findings |= {name: check() for name, check in checks.items()}
     for name, numbers in findings.items():
@@ -187,31 +187,35 @@ def check_overfit(trial: Trial) -> dict[str, float]:
 def check_packed(trial: Trial) -> dict[str, float]:
     """Check that the engine's loss of rows together is the model's own, a row at a time and without padding.
 
-    With frozen layers below, it has to be so whether these are computed in the same pass or apart.
+    With frozen layers below, it has to be so whether these are computed in the same pass or apart. A step comes before
+    it: where B is still zero, no adapter can be missed.
     """
+    trial.step(trial.optimizer(), trial.rows)
     trial.model.eval()
     trial.engine.refresh()
-    packed, plain = {"together": trial.loss(apart=False)}, trial.plain_loss()
+    packed, plain = {"together": trial.loss(apart=False)}, _plainly(trial, Trial.plain_loss)
     if trial.first_layer:
         packed[f"together, with what lies below layer {trial.first_layer} computed before,"] = trial.loss()
     trial.model.train()
     for how, loss in packed.items():
-        difference = abs(loss - plain) / max(abs(plain), KNOWN)
-        if not difference <= LOSS_TOLERANCE[trial.settings.dtype]:
+        own = min(plain, key=lambda value: abs(loss - value))
+        difference = abs(loss - own) / max(abs(own), KNOWN)
+        if not difference <= (
+            ROUNDED_LOSS_TOLERANCE if _rounds(trial) else LOSS_TOLERANCE[trial.settings.dtype]
+        ):
             raise TrainError(
-                f"The loss of {len(trial.rows)} rows {how} is {loss:.5f} nats a token and {plain:.5f} when the model "
+                f"The loss of {len(trial.rows)} rows {how} is {loss:.5f} nats a token and {own:.5f} when the model "
                 f"takes them one by one, {difference:.2%} apart: rows see each other, or the adapter is left out; "
                 "please report this with the base's name, and set train.precision to float32 to see whether it is "
                 "rounding"
             )
-    return {"packed_loss": loss, "plain_loss": plain}
+    return {"packed_loss": loss, "plain_loss": own}
 
 
 def check_gradient(trial: Trial) -> dict[str, float]:
     """Check that a batch's gradient is the sum of its parts', and in size and direction the model's own.
 
-    Its own is computed in float32 where the weights fit so. A step comes before it: where B is still zero, A has no
-    gradient.
+    A step comes before it: where B is still zero, A has no gradient.
     """
     trial.step(trial.optimizer(), trial.rows)
     trial.model.eval()
@@ -220,25 +224,39 @@ def check_gradient(trial: Trial) -> dict[str, float]:
         trial.accumulate(trial.rows, micro_batch)
         gradients.append(trial.take_gradient())
     whole, parts = gradients
-    is_exact = trial.fits_in_float32
-    with trial.in_float32() if is_exact else nullcontext(trial) as plain:
-        own = plain.take_plain_gradient()
-    by_split, by_engine = _difference(whole, parts), _difference(whole, own)
+    own = _plainly(trial, Trial.take_plain_gradient)
+    by_split, by_engine = _difference(whole, parts), min(_difference(whole, one) for one in own)
     trial.model.train()
     eight_bit = getattr(trial.model.get_base_model(), "is_loaded_in_8bit", False)
     allowed = EIGHT_BIT_TOLERANCE if eight_bit else GRADIENT_TOLERANCE[trial.settings.dtype]
-    rounded = not is_exact and trial.settings.dtype == torch.bfloat16
     if not by_split <= allowed:
         raise TrainError(
             f"The gradient of {len(trial.rows)} rows at once and one by one differ by {by_split:.2%}, so that "
             "train.micro_batch would change what is learned: please report this with the base's name"
         )
-    if not by_engine <= (ROUNDED_TOLERANCE if rounded else ENGINE_TOLERANCE * allowed):
+    if not by_engine <= (ROUNDED_TOLERANCE if _rounds(trial) else ENGINE_TOLERANCE * allowed):
         raise TrainError(
             f"The gradient of {len(trial.rows)} rows differs by {by_engine:.2%} from what the model's own modules "
             "give: another loss would be trained on; please report this with the base's name"
         )
     return {"split_difference": by_split, "engine_difference": by_engine}
+
+
+def _rounds(trial: Trial) -> bool:
+    """Tell whether the model's own modules can only compute in a dtype that is further off than the engine."""
+    return trial.settings.dtype == torch.bfloat16 and not trial.fits_in_float32
+
+
+def _plainly(trial: Trial, compute: Callable[[Trial], T]) -> list[T]:
+    """Return what the model's own modules give: as the run computes, and in float32 where the weights fit so.
+
+    The engine may round as they do, or less.
+    """
+    found = [compute(trial)]
+    if trial.settings.dtype != torch.float32 and trial.fits_in_float32:
+        with trial.in_float32() as exact:
+            found.append(compute(exact))
+    return found
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -335,6 +336,26 @@ def test_a_gradient_of_another_size_is_noticed_however_rows_are_split(
 
     with pytest.raises(TrainError, match="from what the model's own modules give"):
         run(new_model(), scaled, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "exact", "fits", "refused"),
+    [
+        (0.03, 0.0, True, False),  # only the model's own modules round
+        (0.03, 0.03, True, True),
+        (0.03, 0.0, False, False),  # nothing exact to compare with
+        (0.2, 0.0, False, True),
+    ],
+)
+def test_only_the_own_modules_rounding_is_no_fault_of_the_engine(
+    run, new_model, monkeypatch, rounding, exact, fits, refused
+) -> None:
+    plain = Trial.plain_loss
+    off = {torch.bfloat16: 1 + rounding, torch.float32: 1 + exact}
+    monkeypatch.setattr(Trial, "fits_in_float32", fits)
+    monkeypatch.setattr(Trial, "plain_loss", lambda trial: off[trial.settings.dtype] * plain(trial))
+    with pytest.raises(TrainError, match="when the model takes") if refused else nullcontext():
+        run(new_model(), dtype=torch.bfloat16)
 
 
 def test_the_exact_gradient_leaves_the_weights_as_they_are(new_model, encoded) -> None:
