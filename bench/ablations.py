@@ -5,7 +5,7 @@
 Every variant trains on half of the documents of data/company that data/questions/company.jsonl asks about, by the
 default recipe with one thing changed, and is asked about these from memory, about these and the other half below a
 passage, and the general questions. Each has one core, and as many run at once as there are. A variant is kept in
-bench/ablations.json when it is done; `--resume` goes on from there.
+bench/ablations.json when it is done; `--resume` goes on from there, with what was measured at the same defaults.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from typing import Any, Literal
 
 import torch
 
-from factory import artifacts, hardware
+from factory import artifacts, hardware, store
 from factory.backends.models import Answerer, ModelReference, open_model, prepare, resolve
 from factory.chat.template import conversation, encode_example
 from factory.lora import attach
+from factory.recipe import load_recipe
 from factory.rows import Question
 from factory.stages.evaluate import EvaluateConfig
 from factory.tasks.questions import general_questions, read_user_questions
@@ -179,6 +180,7 @@ def measure(name: str, epochs: int) -> dict[str, Any]:
     return {
         "variant": name,
         **asdict(variant),
+        "defaults": defaults(),
         "epochs": epochs,
         "date": str(date.today()),
         "cpu_minutes": (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60,
@@ -263,10 +265,20 @@ def main() -> None:
     sys.exit(failed)
 
 
+def defaults() -> str:
+    """Return the digest of what the recipe says where a variant does not change it."""
+    recipe = load_recipe(RECIPE)
+    return store.hash_json(
+        [part.model_dump(mode="json") for part in (recipe.synthesize, recipe.curate, recipe.train)]
+    )
+
+
 def is_same(row: dict[str, Any]) -> bool:
-    """Tell whether a result is of the variant that its name stands for now."""
+    """Tell whether a result is of the variant that its name stands for now, and of the defaults."""
     variant = VARIANTS.get(row["variant"])
-    return variant is not None and json.loads(json.dumps(asdict(variant))).items() <= row.items()
+    if variant is None or row.get("defaults") != defaults():
+        return False
+    return json.loads(json.dumps(asdict(variant))).items() <= row.items()
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:

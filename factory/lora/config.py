@@ -13,8 +13,7 @@ from factory.errors import TrainError
 TRAINING_TOKENS = 750_000
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 # Many facts get into each other's way in a small rank ("Data Quality over Capacity", arXiv:2607.21861, finds a hard
-# gate); few are learned in fewer passes in a larger one, too (docs/knowledge.md). A larger one changes the weights
-# further at the same rate, as its root (rsLoRA, arXiv:2312.03732).
+# gate). A larger one changes the weights further at the same rate, as its root (rsLoRA, arXiv:2312.03732).
 MANY_FACTS, RANK_FOR_MANY = 5_000, 128
 
 
@@ -24,7 +23,7 @@ class TrainConfig(BaseModel):
     `rank`, `alpha` (twice the rank if not given), `dropout` and `target_modules` are LoRA's, as in peft.
     `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
     and `max_gradient_norm` are AdamW's and the clipping's. Where no rank is given, 5,000 facts or more get one of
-    128, and a learning rate lower by √2 unless that is given. Training takes `epochs`, if not given as
+    128, and half the learning rate unless that is given. Training takes `epochs`, if not given as
     many as 750,000 tokens make, 8 to 40; rows longer than `max_tokens` are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`. With `patience`
     training ends early: after so many measurements in a row without a better one, since some recall was there.
@@ -59,7 +58,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(default=64, ge=1, le=1024)
+    rank: int = Field(default=32, ge=1, le=1024)
     alpha: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     target_modules: tuple[str, ...] = (

@@ -14,8 +14,8 @@ def test_without_epochs_small_datasets_are_seen_more_often(tokens: int, epochs: 
 @pytest.mark.parametrize(
     ("given", "facts", "rank", "rate"),
     [
-        ({}, 4_999, 64, 1.5e-3),
-        ({}, 5_000, 128, 1.5e-3 * 0.5**0.5),
+        ({}, 4_999, 32, 1.5e-3),
+        ({}, 5_000, 128, 0.75e-3),
         ({"learning_rate": 2e-4}, 5_000, 128, 2e-4),
         ({"rank": 16}, 5_000, 16, 1.5e-3),
         ({"rank": 32}, 5_000, 32, 1.5e-3),

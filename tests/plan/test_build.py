@@ -36,9 +36,9 @@ def test_many_facts_get_a_larger_rank_here_as_in_training(make_run, tmp_path):
     few = build.make_plan(make_run())
     (tmp_path / "docs" / "a.txt").write_text("x" * BYTES_A_FACT * MANY_FACTS)
     many = build.make_plan(make_run("train.batch_size=16"))
-    assert (few["training"]["rank"], many["training"]["rank"]) == (64, RANK_FOR_MANY)
+    assert (few["training"]["rank"], many["training"]["rank"]) == (32, RANK_FOR_MANY)
     adapters = [plan["memory_gib"]["training"]["parts"]["adapter"] for plan in (few, many)]
-    assert adapters[1] == pytest.approx(RANK_FOR_MANY / 64 * adapters[0], rel=0.02)
+    assert adapters[1] == pytest.approx(RANK_FOR_MANY / 32 * adapters[0], rel=0.02)
 
 
 def test_rows_at_once_shrink_with_the_memory_and_the_rows_of_a_step_stay(make_run, monkeypatch):

@@ -118,15 +118,15 @@ def test_more_facts_than_a_small_rank_is_for_get_a_larger_one(
     shutil.copytree(dataset, tmp_path / "dataset")
     write_rows(tmp_path / "dataset" / "train.jsonl", rows)
     monkeypatch.setattr("factory.lora.config.MANY_FACTS", len(rows))
-    monkeypatch.setattr("factory.lora.config.RANK_FOR_MANY", 96)
+    monkeypatch.setattr("factory.lora.config.RANK_FOR_MANY", 48)
     config = TrainConfig(epochs=1, device="cpu", precision="float32")
     work = tmp_path / "work"
     work.mkdir()
     counts = train(
         config, dataset=tmp_path / "dataset", base=base, base_name=TINY_NAME, seed=5, system=SYSTEM, work=work
     )
-    assert (counts["rank"], json.loads((work / "adapter_config.json").read_text())["r"]) == (96, 96)
-    assert counts["learning_rate"] == pytest.approx(1.5e-3 * (64 / 96) ** 0.5)
+    assert (counts["rank"], json.loads((work / "adapter_config.json").read_text())["r"]) == (48, 48)
+    assert counts["learning_rate"] == pytest.approx(1.5e-3 * (32 / 48) ** 0.5)
     assert run(dataset=tmp_path / "dataset")[1]["rank"] == FAST["rank"]
 
 
