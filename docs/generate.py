@@ -5,7 +5,9 @@ python docs/generate.py [--check]      --check writes nothing and exits 1 if a f
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 
@@ -19,7 +21,7 @@ def command_reference() -> str:
     """Return docs/commands.md from the command line's own definitions."""
     group = typer.main.get_command(app)
     lines = ["# Commands", "", "Made by `make docs` from the command line itself.", ""]
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in _commands(group):
         arguments = " ".join(
             parameter.name.upper() for parameter in command.params if parameter.param_type_name == "argument"
         )
@@ -29,6 +31,15 @@ def command_reference() -> str:
                 lines.append(f"- `{', '.join(parameter.opts)}` {parameter.help or ''}".rstrip())
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its words; groups themselves are none."""
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
 
 
 def module_map() -> str:

@@ -88,10 +88,11 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _open_run(recipe: Path, overrides: list[str] | None, out: Path | None) -> Any:
-    from factory.pipeline import Run
     from factory.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    from factory.pipeline import Run  # takes seconds: a recipe with faults is refused before
+
     return Run(loaded, out or Path("build") / loaded.name, lambda line: typer.echo(line, err=True))
 
 
@@ -99,9 +100,9 @@ def _open_run(recipe: Path, overrides: list[str] | None, out: Path | None) -> An
 def run(recipe: RecipeFile, overrides: Overrides = None, out: OutFolder = None) -> None:
     """Run all stages of a recipe; what is up to date is skipped."""
     with _quiet_libraries():
+        job = _open_run(recipe, overrides, out)
         from factory.summary import finish
 
-        job = _open_run(recipe, overrides, out)
         outcome = job.execute()
         lines: list[str] = []
         if outcome.stages:  # else this process only helped to train
@@ -213,8 +214,10 @@ def ask(
 ) -> None:
     """Ask one question and print the answer; a bundle declines what its model is not sure of.
 
-    With --rag also the passages it was given, and which one holds the answer.
+    With --rag it answers from the passages that are found, however sure it is, and prints them and which one holds
+    the answer.
     """
+    _check_question(question)
     if rag is None:
         _refuse("name a folder of passages with --rag", passages=passages, retriever=retriever)
     with _quiet_libraries():
@@ -227,6 +230,17 @@ def ask(
             row = {"model": reference.name, "kind": reference.kind, "question": question}
             row |= _answer(opened, reference.sure_from, found, question, passages or 1)
     typer.echo(json.dumps(row, ensure_ascii=False) if as_json else "\n".join(_answer_lines(row)))
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise UsageError("The question is empty: write what to ask")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"The question {ascii(question)[:80]} holds bytes that are not UTF-8: write it in a terminal of UTF-8"
+        ) from None
 
 
 def _open_retriever(folder: Path, kind: str | None) -> Any:
@@ -275,10 +289,11 @@ def plan(
 ) -> None:
     """Say what would run, and what time, memory and disk it takes."""
     with _quiet_libraries():
+        job = _open_run(recipe, overrides, out)
         from factory.plan.build import make_plan
         from factory.plan.text import describe
 
-        made = make_plan(_open_run(recipe, overrides, out))
+        made = make_plan(job)
     typer.echo(json.dumps(made, indent=2) if as_json else describe(made))
 
 

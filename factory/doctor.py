@@ -25,7 +25,13 @@ TOOLS = {
     "c++": "llama-cpp-python cannot be built",
     "ollama": "bundles cannot be tried in Ollama here",
 }
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "HF_TOKEN")
+NO_ENDPOINT = "that endpoint cannot be used"
+KEYS = {
+    "OPENAI_API_KEY": NO_ENDPOINT,
+    "ANTHROPIC_API_KEY": NO_ENDPOINT,
+    "OPENROUTER_API_KEY": NO_ENDPOINT,
+    "HF_TOKEN": "bases that ask for consent on Hugging Face cannot be downloaded",
+}
 
 
 def examine() -> list[dict[str, Any]]:
@@ -41,8 +47,7 @@ def examine() -> list[dict[str, Any]]:
     rows += [_row(f"program {name}", shutil.which(name) and "yes", cost) for name, cost in TOOLS.items()]
     rows += [_row(f"base {name}", found, cost) for name, found, cost in _bases()]
     rows += [
-        _row(f"key {name}", "set" if os.environ.get(name) else None, "that endpoint cannot be used")
-        for name in KEYS
+        _row(f"key {name}", "set" if os.environ.get(name) else None, cost) for name, cost in KEYS.items()
     ]
     return rows
 

@@ -105,8 +105,12 @@ def card(row: dict[str, Any]) -> str:
         lines.append(
             f"  made from  {folder:<11} asked {origin['key'][:12]}  content {origin['content'][:12]}"
         )
-    for file in row.get("files", []):
-        lines.append(f"  file  {file['path']:<28} {file['bytes']:>12,} bytes  sha256 {file['sha256'][:12]}")
+    files = row.get("files", [])
+    width = max((len(file["path"]) for file in files), default=0)
+    for file in files:
+        lines.append(
+            f"  file  {file['path']:<{width}} {file['bytes']:>12,} bytes  sha256 {file['sha256'][:12]}"
+        )
     for gate in row.get("gates", []):
         result = "passed" if gate["passed"] else "FAILED"
         lines.append(f"  gate  {gate['name']:<24} {gate['subject']:<22} {result}")

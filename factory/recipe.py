@@ -3,6 +3,7 @@
 import difflib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +39,9 @@ YAML_FAULTS = (
     IndexError,
     OverflowError,
     RecursionError,
+)
+NAME_RULE = (
+    "has lower-case letters, digits, '.', '_' and '-', begins with a letter or digit, and ends by the 64th"
 )
 PATH_KEYS = (
     ("ingest", "source"),
@@ -78,8 +82,8 @@ class Recipe(BaseModel):
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Return the recipe in a file after applying `key.path=value` overrides.
 
-    Paths in the file are relative to the file, paths in overrides to the current folder. A section without
-    keys counts as left out.
+    Paths in the file are relative to the file, paths in overrides to the current folder, and `~` is the user's own. A
+    section without keys counts as left out.
 
     Raises:
         RecipeError: the file cannot be read, or it or the overrides hold faults: all are listed with their
@@ -89,6 +93,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     tree = _read_yaml(path, subject)
     _resolve_paths(tree, path.parent)
     faults = [fault for override in overrides or [] if (fault := _apply_override(tree, override))]
+    _resolve_paths(tree, Path())  # those of overrides
     faults += _unusable_texts(tree)
     given = {key: value for key, value in tree.items() if value is not None}
     try:
@@ -168,7 +173,7 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
     for *sections, key in PATH_KEYS:
         node = _section(tree, sections)
         if isinstance(node.get(key), str):
-            node[key] = str(folder / node[key])
+            node[key] = str(folder / os.path.expanduser(node[key]))
 
 
 def _unusable_texts(node: Any, where: str = "") -> list[str]:
@@ -229,6 +234,11 @@ def _explain(fault: Any) -> str:
         return f"{where}: unknown key{_suggest(fault['loc'])}"
     if fault["type"] == "value_error":  # a sentence of our own, which names what is wrong
         return f"{where}: {fault['ctx']['error']}"
+    if fault["type"] == "model_type" and (section := _model_at(fault["loc"])):
+        known = _cut(", ".join(section.model_fields), 100)
+        return f"{where}: is a section with keys of its own ({known}), not {_shorten(fault['input'])}"
+    if fault["type"] == "string_pattern_mismatch" and where == "name":
+        return f"{where}: {NAME_RULE}, not {_shorten(fault['input'])}"
     given = "" if fault["type"] == "missing" else f", not {_shorten(fault['input'])}"
     return f"{where}: {fault['msg']}{given}"
 
@@ -239,15 +249,21 @@ def _readable(key: Any) -> str:
 
 
 def _suggest(location: tuple[str | int, ...]) -> str:
-    model: Any = Recipe
-    for part in location[:-1]:
-        field = model.model_fields.get(part) if model else None
-        model = _model_of(field.annotation) if field else None
+    model = _model_at(location[:-1])
     known = list(model.model_fields) if model else []
     close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; allowed here: {', '.join(known)}" if known else ""
+
+
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """Return the section at a key path, if there is one."""
+    model: Any = Recipe
+    for part in location:
+        field = model.model_fields.get(part) if model else None
+        model = _model_of(field.annotation) if field else None
+    return model  # type: ignore[no-any-return]
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -37,7 +37,9 @@ def test_a_key_is_reported_and_never_printed(monkeypatch, name):
     assert {row["subject"]: row["found"] for row in found}[f"key {name}"] == "set"
     assert "verysecret" not in doctor.table(found)
     monkeypatch.setenv(name, "")
-    assert rows()[f"key {name}"]["found"] == "missing"
+    missing = rows()[f"key {name}"]
+    assert missing["found"] == "missing"
+    assert ("endpoint" in missing["costs"]) == (name != "HF_TOKEN")
 
 
 def test_prepared_bases_in_the_cache_are_listed(tmp_path, monkeypatch):

@@ -47,7 +47,8 @@ def test_all_faults_are_listed_with_their_key_path_and_what_would_be_right(tmp_p
     text = "name: Tiny!\ntrian: {}\ningest:\n  sourc: docs\ntrain:\n  rank: 0\n  precision: float8\n  epochs: many\n"
     found = "\n".join(faults(tmp_path, text))
     assert len(found.splitlines()) == 7
-    assert "name: String should match pattern" in found
+    assert "name: has lower-case letters, digits, '.', '_' and '-'" in found
+    assert "not 'Tiny!'" in found
     assert "trian: unknown key; did you mean 'train'?" in found
     assert "ingest.source: Field required" in found
     assert "ingest.sourc: unknown key; did you mean 'source'?" in found
@@ -180,7 +181,8 @@ def test_the_last_of_two_overrides_holds(tmp_path):
         ("name.first=x", "'name' is a value, not a section"),
         ("train.rnk=3", "train.rnk: unknown key; did you mean 'rank'?"),
         ("train.rank=high", "train.rank: Input should be a valid integer"),
-        ("train=3", "train: Input should be a valid dictionary"),
+        ("train=3", "train: is a section with keys of its own (rank, alpha, "),
+        ("synthesize.teacher=x", "synthesize.teacher: is a section with keys of its own (gguf, "),
     ],
 )
 def test_a_bad_override_is_named(tmp_path, override, message):
@@ -211,6 +213,16 @@ def test_paths_in_the_file_are_relative_to_it_and_overrides_to_here(tmp_path, mo
     recipe = load_recipe(Path("../recipes/tiny.yaml"), ["ingest.source=mine", "evaluate.questions=/q.jsonl"])
     assert recipe.ingest.source.resolve() == tmp_path / "here" / "mine"
     assert recipe.evaluate.questions == Path("/q.jsonl")
+
+
+def test_a_tilde_is_the_users_own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    text = SMALL.replace("source: docs", "source: ~/docs")
+    assert text != SMALL
+    recipe = load_recipe(write(tmp_path, text), ["evaluate.questions=~/q.jsonl", "train.preferences=~nobody-x/p"])
+    assert recipe.ingest.source == tmp_path / "home" / "docs"
+    assert recipe.evaluate.questions == tmp_path / "home" / "q.jsonl"
+    assert recipe.train.preferences == Path("~nobody-x/p")
 
 
 @pytest.mark.parametrize(

@@ -103,14 +103,14 @@ def model_card(manifest: Manifest, story: Story) -> str:
 
 def _front_matter(manifest: Manifest) -> str:
     base = manifest.base
-    metrics = [
+    results = [
         {
-            "type": "accuracy",
-            "name": f"{score.model}, {METHODS[score.method]}, n={score.n}",
-            "value": score.accuracy,
+            "task": {"type": "question-answering", "name": "closed-book question answering"},
+            "dataset": {"type": "private", "name": QUESTION_SETS[question_set]},
+            "metrics": metrics,
         }
-        for score in manifest.scores
-        if score.kind in {"adapter", "merged", "gguf"} and score.question_set in {"user", "unseen_phrasing"}
+        for question_set in ("user", "unseen_phrasing")
+        if (metrics := _metrics(manifest.scores, question_set))
     ]
     matter: dict[str, Any] = {
         "base_model": base.source if HUB_ID.fullmatch(base.source) else base.name,
@@ -119,19 +119,27 @@ def _front_matter(manifest: Manifest) -> str:
         "pipeline_tag": "text-generation",
         "tags": ["lora", "gguf", "adapter-factory", "closed-book-qa"],
     }
-    if metrics:
-        result = {
-            "task": {"type": "question-answering", "name": "closed-book question answering"},
-            "dataset": {"type": "private", "name": "held-out questions on the documents"},
-            "metrics": metrics,
-        }
-        matter["model-index"] = [{"name": manifest.name, "results": [result]}]
+    if results:
+        matter["model-index"] = [{"name": manifest.name, "results": results}]
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 1000
     text = io.StringIO()
     yaml.dump(matter, text)
     return f"---\n{text.getvalue()}---"
+
+
+def _metrics(scores: Iterable[Score], question_set: str) -> list[dict[str, Any]]:
+    """Return what the models made here score on a set of questions, as Hugging Face reads it."""
+    return [
+        {
+            "type": "accuracy",
+            "name": f"{score.model}, {METHODS[score.method]}, n={score.n}",
+            "value": score.accuracy,
+        }
+        for score in scores
+        if score.kind in {"adapter", "merged", "gguf"} and score.question_set == question_set
+    ]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -126,6 +126,7 @@ def _in_gib(demand: Demand) -> dict[str, Any]:
     return {
         "predicted": round(demand.parts.total / GIB, 2),
         "probed": None if measured is None else round(measured / GIB, 2),
+        "needed": round(demand.needed / GIB, 2),
         "parts": {name: round(value / GIB, 3) for name, value in asdict(demand.parts).items()},
     }
 

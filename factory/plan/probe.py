@@ -18,6 +18,7 @@ from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import EncodedRow
 from factory.lora.loop import Loop
 from factory.lora.settings import LoopSettings
+from factory.quiet import settle
 from factory.recipe import Recipe
 from factory.rows import Message
 from factory.stages.train import open_model
@@ -45,7 +46,7 @@ def probe_answers(recipe: Recipe, prompt_tokens: int) -> int | None:
 
 def _in_child(measure: Callable[..., int], *arguments: Any) -> int | None:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as pool:
+    with ProcessPoolExecutor(1, spawn, initializer=settle) as pool:
         try:
             return pool.submit(measure, *arguments).result()
         except BrokenProcessPool:

@@ -23,14 +23,17 @@ def describe(plan: dict[str, Any]) -> str:
 
 
 def _memory_table(memory: dict[str, Any]) -> str:
-    """Return the parts of what is needed as rows, in GiB; parts of nothing are left out."""
+    """Return the parts of what is needed as rows, in GiB; parts of nothing are left out.
+
+    Needed is what was probed with what a long run adds to it, else what was predicted.
+    """
     training, evaluation = memory["training"], memory["evaluation"]
     rows = [
         (name.replace("_", " "), value, evaluation["parts"][name])
         for name, value in training["parts"].items()
         if value or evaluation["parts"][name]
     ]
-    rows += [(name, training[name], evaluation[name]) for name in ("predicted", "probed")]
+    rows += [(name, training[name], evaluation[name]) for name in ("predicted", "probed", "needed")]
     lines = [f"  {'GiB':<11} {'training':>8} {'evaluation':>10}"]
     lines += [f"  {name:<11} {_number(left):>8} {_number(right):>10}" for name, left, right in rows]
     return "\n".join(lines)

@@ -30,6 +30,20 @@ def test_front_matter_survives_odd_model_names():
     )
 
 
+def test_scores_on_different_questions_are_told_apart():
+    scores = tuple(
+        make_score(question_set=name, accuracy=right, kind=kind)
+        for name, right in (("user", 0.1), ("unseen_phrasing", 0.6), ("general", 0.4))
+        for kind in ("adapter", "base")
+    )
+    (model,) = _front(model_card(make_manifest(scores=scores), STORY))["model-index"]
+    found = {result["dataset"]["name"]: [row["value"] for row in result["metrics"]] for result in model["results"]}
+    assert found == {
+        "the user's own questions": [0.1],
+        "trained facts, in a form of question kept out of training": [0.6],
+    }
+
+
 def test_refusals_stand_beside_right_answers():
     share = Share(n=20, share=0.35, low=0.2, high=0.5)
     card = model_card(make_manifest(scores=(make_score(n=80, wrongly_refused=share),)), STORY)

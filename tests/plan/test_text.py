@@ -30,6 +30,9 @@ def test_memory_is_a_table_of_parts_and_of_what_was_tried(make_run, monkeypatch)
     for name in ("weights", "activations", "logits"):
         assert [name, *(f"{part[name]:.2f}" for part in parts)] in lines
     assert ["probed", "3.00", "-"] in lines
+    needed = [made["memory_gib"][stage]["needed"] for stage in ("training", "evaluation")]
+    assert ["needed", *(f"{size:.2f}" for size in needed)] in lines
+    assert made["memory_gib"]["needed"] == max(needed)
 
 
 def test_nothing_to_do_is_said(make_run, monkeypatch):
