@@ -219,7 +219,9 @@ def test_a_tilde_is_the_users_own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     text = SMALL.replace("source: docs", "source: ~/docs")
     assert text != SMALL
-    recipe = load_recipe(write(tmp_path, text), ["evaluate.questions=~/q.jsonl", "train.preferences=~nobody-x/p"])
+    recipe = load_recipe(
+        write(tmp_path, text), ["evaluate.questions=~/q.jsonl", "train.preferences=~nobody-x/p"]
+    )
     assert recipe.ingest.source == tmp_path / "home" / "docs"
     assert recipe.evaluate.questions == tmp_path / "home" / "q.jsonl"
     assert recipe.train.preferences == Path("~nobody-x/p")

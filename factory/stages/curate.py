@@ -55,7 +55,7 @@ class CurateConfig(BaseModel):
     personal_data: dict[Kind, Policy] = {}
     unseen_fact_share: float = Field(default=0.04, ge=0.0, le=0.3)
     abstain_share: float = Field(default=0.03, ge=0.0, le=0.3)
-    replay: float = Field(default=0.3, ge=0.0, le=1.0)
+    replay: float = Field(default=0.15, ge=0.0, le=1.0)
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
     calibration_questions: int = Field(default=40, ge=0)

@@ -37,7 +37,9 @@ def test_scores_on_different_questions_are_told_apart():
         for kind in ("adapter", "base")
     )
     (model,) = _front(model_card(make_manifest(scores=scores), STORY))["model-index"]
-    found = {result["dataset"]["name"]: [row["value"] for row in result["metrics"]] for result in model["results"]}
+    found = {
+        result["dataset"]["name"]: [row["value"] for row in result["metrics"]] for result in model["results"]
+    }
     assert found == {
         "the user's own questions": [0.1],
         "trained facts, in a form of question kept out of training": [0.6],
