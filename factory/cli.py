@@ -233,14 +233,14 @@ def ask(
 
 
 def _check_question(question: str) -> None:
+    from factory.text.normalize import is_unicode
+
     if not question.strip():
         raise UsageError("The question is empty: write what to ask")
-    try:
-        question.encode()
-    except UnicodeEncodeError:
+    if not is_unicode(question):
         raise UsageError(
             f"The question {ascii(question)[:80]} holds bytes that are not UTF-8: write it in a terminal of UTF-8"
-        ) from None
+        )
 
 
 def _open_retriever(folder: Path, kind: str | None) -> Any:

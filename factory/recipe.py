@@ -24,6 +24,7 @@ from factory.stages.merge import MergeConfig
 from factory.stages.quantize import QuantizeConfig
 from factory.stages.synthesize import SynthesizeConfig
 from factory.stages.verify import VerifyConfig
+from factory.text.normalize import is_unicode
 
 MAX_RECIPE_BYTES = (
     32 << 10
@@ -179,7 +180,7 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
 def _unusable_texts(node: Any, where: str = "") -> list[str]:
     """Return a fault for each text that holds a NUL or half a character: no file can."""
     if isinstance(node, str):
-        usable = "\0" not in node and _is_unicode(node)
+        usable = "\0" not in node and is_unicode(node)
         return (
             []
             if usable
@@ -190,14 +191,6 @@ def _unusable_texts(node: Any, where: str = "") -> list[str]:
     )
     prefix = f"{where}." if where else ""
     return [fault for key, child in children for fault in _unusable_texts(child, f"{prefix}{_readable(key)}")]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _section(tree: dict[str, Any], sections: list[str]) -> dict[str, Any]:
@@ -259,11 +252,11 @@ def _suggest(location: tuple[str | int, ...]) -> str:
 
 def _model_at(location: tuple[str | int, ...]) -> type[BaseModel] | None:
     """Return the section at a key path, if there is one."""
-    model: Any = Recipe
+    model: type[BaseModel] | None = Recipe
     for part in location:
-        field = model.model_fields.get(part) if model else None
+        field = model.model_fields.get(str(part)) if model else None
         model = _model_of(field.annotation) if field else None
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

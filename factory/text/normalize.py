@@ -63,3 +63,12 @@ def shingles(text: str, size: int) -> set[tuple[str, ...]]:
     if len(found) <= size:
         return {tuple(found)}
     return {tuple(found[i : i + size]) for i in range(len(found) - size + 1)}
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be written: bytes that were no UTF-8, and halves of characters, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.text.normalize import contains, normalize, shingles, tokens
+from factory.text.normalize import contains, is_unicode, normalize, shingles, tokens
 
 TEXT = st.lists(
     st.sampled_from(
@@ -126,3 +126,10 @@ def test_what_differs_stays_different(one, other):
 )
 def test_what_a_text_contains(text, part, expected):
     assert contains(text, part) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "can"), [("", True), ("Grüße \U0001f600\0", True), ("\udcff", False), ("a\ud83d", False)]
+)
+def test_halves_of_characters_cannot_be_written(text, can):
+    assert is_unicode(text) is can
