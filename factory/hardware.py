@@ -90,6 +90,22 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+class OthersWork:
+    """Watches how many cores other programs keep busy, of those this process may run on."""
+
+    def __init__(self) -> None:
+        """Begin to watch."""
+        self._process = psutil.Process()
+        self.cores()
+
+    def cores(self) -> float:
+        """Return how many cores others kept busy since the last call, or since the beginning; a mean, at least 0."""
+        shares = psutil.cpu_percent(percpu=True)
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
+        busy = sum(shares[core] for core in allowed if core < len(shares))
+        return max(0.0, busy - self._process.cpu_percent()) / 100
+
+
 def total_memory_bytes() -> int:
     """Return the machine's physical memory, or what a container may take of it."""
     total, limit = int(psutil.virtual_memory().total), cgroup.limit_bytes()

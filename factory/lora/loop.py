@@ -26,6 +26,7 @@ from factory.lora.objectives import CrossEntropy, Objective
 from factory.lora.optimizer import Optimizer
 from factory.lora.settings import LoopSettings, is_flat, learning_rate
 from factory.lora.step import like_lengths
+from factory.lora.threads import Threads
 from factory.lora.whitening import NONE, Whitening
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class Loop:
         batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
         self.num_steps, self._order = len(batches), order_digest(rows, batches)
         self._largest = max(batches, key=self._num_tokens, default=[])
+        self._makes_way = settings.device == "cpu" and distributed.num_processes() == 1
 
     @property
     def engine(self) -> Engine:
@@ -151,8 +153,8 @@ class Loop:
                 with shortage.refused("before the first step"):
                     progress.preflight = distributed.in_all(preflight)
                 progress.preflight["largest batch"] = self._try_largest(progress)
-            with Interruption() as interruption:
-                self._train(progress, interruption)
+            with Interruption() as interruption, Threads(self._makes_way) as threads:
+                self._train(progress, interruption, threads)
         finally:
             killed.unmark(self.checkpoints)
         self._restore_best(progress)
@@ -200,12 +202,13 @@ class Loop:
     def _num_tokens(self, numbers: Sequence[int]) -> int:
         return sum(len(self.rows[number].ids) for number in numbers)
 
-    def _train(self, progress: Progress, interruption: Interruption) -> None:
+    def _train(self, progress: Progress, interruption: Interruption, threads: Threads) -> None:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs and not is_flat(self.settings, progress.recall):
             batches = self._batches(progress.epoch)
             self._fill_lower(batches)
             while progress.batch < len(batches):
+                threads.make_way()
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
                 interruption.caught = distributed.any_of(interruption.caught)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from factory import hardware
 from factory.errors import TrainError
-from factory.lora import distributed, killed
+from factory.lora import distributed, killed, threads
 from factory.lora import loop as loop_module
 from factory.lora.checkpoint import Progress, trained_state
 from factory.lora.loop import Loop
@@ -84,6 +85,18 @@ def test_the_loss_falls_and_the_curve_counts_every_step(make_loop) -> None:
         "step", "epoch", "loss", "learning_rate", "tokens_per_second", "mfu", "memory_bytes", "seconds",
     }  # fmt: skip
     assert all(0 < row["mfu"] < 2 for row in progress.history)
+
+
+def test_training_makes_way_for_other_programs_and_takes_all_threads_back(make_loop, monkeypatch) -> None:
+    seen = []
+    loop = make_loop(epochs=1, report=lambda _: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(4)  # the suite's own single thread is put back after each test
+    monkeypatch.setattr(threads, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(hardware, "num_cores", lambda: 4)
+    monkeypatch.setattr(hardware.OthersWork, "cores", lambda _: 1.0)
+    loop.run()
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == 4
 
 
 @pytest.mark.parametrize("first_layer", [0, 1])
