@@ -19,6 +19,7 @@ MIN_QUESTIONS = 30
 MAX_LOSS_8BIT, MAX_LOSS_4BIT = 0.02, 0.05
 EIGHT_BIT = "-Q8_0."
 QUESTIONS = {"user": "your {} questions", "unseen_phrasing": "{} held-out questions"}
+NEAR = "{} held-out questions near the documents' wording"  # said beside the user's own
 
 
 def pick(
@@ -85,21 +86,21 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequenc
     if tuned is None:
         parts.append("Nothing was measured, so nothing can be said about what the model knows.")
         return " ".join(parts)
-    base = pick(scores, "base", question_set)
-    parts.append(_answers_sentence(tuned, base, question_set, comparisons))
+    asked = [(tuned, pick(scores, "base", question_set), QUESTIONS[question_set])]
+    if question_set == "user" and (held_out := pick(scores, "adapter", "unseen_phrasing")):
+        asked.append((held_out, pick(scores, "base", "unseen_phrasing"), NEAR))
+    parts.append(_answers_sentence(asked, comparisons))
+    whose = " of yours" if len(asked) > 1 else ""  # of two sets named, the one that all that follows is about
     if (sure := tuned.when_sure) and sure.answered and sure.right:
-        parts.append(_sure_sentence(sure.answered, sure.right))
+        parts.append(_sure_sentence(sure.answered, sure.right, whose or " of them"))
     if small:
-        parts.append(_gguf_sentence(small, tuned, comparisons))
+        parts.append(_gguf_sentence(small, tuned, comparisons, whose))
         others = _scores_of(scores, "gguf", question_set, "closed_book")
         parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
     if retrieval := pick(scores, "base", question_set, "rag"):
         parts.append(_retrieval_sentence(retrieval, tuned, comparisons))
         if both := pick(scores, "adapter", question_set, "rag"):
             parts.append(_both_sentence(both, retrieval, comparisons))
-    held_out = pick(scores, "adapter", "unseen_phrasing")
-    if question_set == "user" and held_out:
-        parts.append(_held_out_sentence(held_out, pick(scores, "base", "unseen_phrasing")))
     if tuned.n < MIN_QUESTIONS:
         parts.append(f"n is too small to tell: ask at least {MIN_QUESTIONS} questions.")
     return " ".join(parts)
@@ -127,38 +128,40 @@ def _name(score: Score) -> str:
 
 
 def _answers_sentence(
-    tuned: Score, base: Score | None, question_set: str, comparisons: Sequence[Comparison]
+    asked: Sequence[tuple[Score, Score | None, str]], comparisons: Sequence[Comparison]
 ) -> str:
-    start = f"{_name(tuned)} answers {percent(tuned.accuracy)} of {QUESTIONS[question_set].format(tuned.n)}"
+    """Return what a model answers of one or two question sets, each with the base's score and what is asked."""
+    told = []
+    for score, base, questions in asked:
+        beside = _beside(score, base, comparisons)
+        told.append(f"{percent(score.accuracy)} of {questions.format(score.n)} (base {beside})")
+    said = f"{_name(asked[0][0])} answers {' and '.join(told)}"
+    proven = any(base is None or differ(score, base, comparisons) for score, base, _ in asked)
+    return f"{said}." if proven else f"{said}: no proof that it learned."
+
+
+def _beside(score: Score, base: Score | None, comparisons: Sequence[Comparison]) -> str:
+    """Return the base's share, and what may not be concluded from it or has to be."""
     if base is None:
-        return f"{start}; the base was not measured."
-    if not differ(tuned, base, comparisons):
-        return f"{start}, the base {percent(base.accuracy)}: no significant difference, so no proof that it learned."
-    if tuned.accuracy < base.accuracy:
-        return f"{start}, the base {percent(base.accuracy)}: training made it worse."
-    return f"{start} (base {percent(base.accuracy)})."
+        return "not measured"
+    share = percent(base.accuracy)
+    if not differ(score, base, comparisons):
+        return f"{share}, no significant difference"
+    return share if score.accuracy > base.accuracy else f"{share}: training made it worse"
 
 
-def _sure_sentence(answered: Share, right: Share) -> str:
-    sure = f"Of its answers to {percent(answered.share)} of them it is sure enough"
-    return f"{sure}, and {percent(right.share)} of these are right; factory ask declines the others."
+def _sure_sentence(answered: Share, right: Share, whose: str) -> str:
+    sure = f"It is sure enough to answer {percent(answered.share)}{whose}"
+    return f"{sure}, {percent(right.share)} of these rightly; factory ask declines the others."
 
 
-def _held_out_sentence(tuned: Score, base: Score | None) -> str:
-    beside = f", the base {percent(base.accuracy)}" if base else ""
-    return (
-        f"Of {tuned.n} trained facts, asked near the wording of the documents but in a form kept out of training, it "
-        f"answers {percent(tuned.accuracy)}{beside}."
-    )
-
-
-def _gguf_sentence(small: Score, tuned: Score, comparisons: Sequence[Comparison]) -> str:
+def _gguf_sentence(small: Score, tuned: Score, comparisons: Sequence[Comparison], whose: str) -> str:
     if differ(small, tuned, comparisons):
         change = "loses by quantization" if small.accuracy < tuned.accuracy else "does better"
-        return f"{small.model} {change}: {percent(small.accuracy)}."
+        return f"{small.model} {change}: {percent(small.accuracy)}{whose}."
     if _loses(small, tuned):
         return f"{_loss_sentence(small, tuned).removesuffix('.')}, no significant difference."
-    return f"{small.model} answers {percent(small.accuracy)}, no significant difference."
+    return f"{small.model} answers {percent(small.accuracy)}{whose}, no significant difference."
 
 
 def _limit(file: str) -> float:

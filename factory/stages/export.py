@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from factory.bundle.manifest import BundleFile, Gate, Manifest
     from factory.chat.turns import TurnTemplate
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 ADAPTER_GGUF, PEFT_FOLDER, LM_EVAL = "adapter.gguf", "adapter", "lm_eval"
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 SIXTEEN_BIT = ("F16", "BF16")

@@ -58,9 +58,9 @@ def test_the_adapter_with_retrieval_is_compared_with_the_base_that_reads_the_sam
 @pytest.mark.parametrize(
     ("base", "tuned", "expected"),
     [
-        (0.5, 0.54, "no significant difference, so no proof that it learned"),
-        (0.6, 0.3, "training made it worse"),
-        (0.1, 0.6, "(base 10 %)"),
+        (0.5, 0.54, "(base 50 %, no significant difference): no proof that it learned."),
+        (0.6, 0.3, "(base 60 %: training made it worse)."),
+        (0.1, 0.6, "(base 10 %)."),
     ],
 )
 def test_adapter_against_base(base, tuned, expected):
@@ -119,7 +119,7 @@ def test_every_file_beyond_its_limit_is_named(changes, expected):
 
 def test_without_an_adapter_score_the_file_speaks():
     assert verdict([score("gguf", 0.6, model="m.gguf")], []).startswith(
-        "m.gguf answers 60 % of 150 held-out questions; the base"
+        "m.gguf answers 60 % of 150 held-out questions (base not measured)."
     )
 
 
@@ -169,16 +169,34 @@ def test_retrieval_asked_fewer_questions_is_compared_on_those():
     assert "too few to compare" in verdict(few, [])
 
 
-def test_beside_the_users_questions_stands_what_was_learned_of_the_trained_facts() -> None:
+@pytest.mark.parametrize(
+    ("user", "held_out", "expected"),
+    [
+        (
+            (0.02, 0.05),
+            (0.0, 0.56),
+            "5 % of your 100 questions (base 2 %, no significant difference) and 56 % of 100 held-out questions near "
+            "the documents' wording (base 0 %).",
+        ),
+        (
+            (0.02, 0.05),
+            (0.5, 0.56),
+            "5 % of your 100 questions (base 2 %, no significant difference) and 56 % of 100 held-out questions near "
+            "the documents' wording (base 50 %, no significant difference): no proof that it learned.",
+        ),
+    ],
+)
+def test_beside_the_users_questions_stands_what_was_learned_of_the_trained_facts(user, held_out, expected):
     scores = [
         score(kind, accuracy, n=100, question_set=question_set)
-        for question_set, values in (("user", (0.02, 0.05)), ("unseen_phrasing", (0.0, 0.56)))
+        for question_set, values in (("user", user), ("unseen_phrasing", held_out))
         for kind, accuracy in zip(("base", "adapter"), values, strict=True)
     ]
-    said = verdict(scores, [])
-    assert said.startswith("The adapter answers 5 % of your 100 questions")
-    assert said.endswith("in a form kept out of training, it answers 56 %, the base 0 %.")
-    assert "kept out of training" not in verdict(scores[2:], [])
+    assert verdict(scores, []) == f"The adapter answers {expected}"
+    assert "wording" not in verdict(scores[2:], [])
+    assert "m.gguf answers 4 % of yours, no" in verdict(
+        [*scores, score("gguf", 0.04, question_set="user", model="m.gguf")], []
+    )
 
 
 def test_what_it_is_sure_of_is_told_where_that_is_known() -> None:
@@ -187,9 +205,7 @@ def test_what_it_is_sure_of_is_told_where_that_is_known() -> None:
         threshold=-0.2, answered=part, right=Share(n=40, share=0.6, low=0.5, high=0.7), refused=None
     )
     scores = [make_score(kind="base", model="b", accuracy=0.02), make_score(when_sure=sure)]
-    told = (
-        "Of its answers to 40 % of them it is sure enough, and 60 % of these are right; factory ask declines"
-    )
+    told = "It is sure enough to answer 40 % of them, 60 % of these rightly; factory ask declines the others."
     assert told in verdict(scores, [])
     none_left = sure.model_copy(update={"right": None})
     assert "is sure" not in verdict([make_score(when_sure=none_left)], [])
