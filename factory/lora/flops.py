@@ -2,7 +2,7 @@
 
 A frozen matrix costs 2 operations a weight forward and 2 back to its input; a trained one 2 more for its own gradient.
 What an engine computes a second time counts once, and so do the tokens that all rows, or those with one context, begin
-with. What follows attention in the last layer is needed for tokens with loss alone, whatever else an engine computes.
+with.
 """
 
 import functools
@@ -17,9 +17,6 @@ import torch
 from factory.lora.batches import EncodedRow, num_labels
 
 PROBE_SECONDS = 0.2
-READS_ALL = frozenset(
-    {"q_proj", "k_proj", "v_proj", "qkv_proj"}
-)  # in the last layer, for the tokens before a label
 PROBE_WIDTHS = {"cpu": 1024, "cuda": 8192}  # a GPU is done with a small product before the next can start
 
 
@@ -53,21 +50,12 @@ def cost_of(model: Any, first_layer: int) -> Cost:
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     layers, config = causal.model.layers[first_layer:], causal.config.get_text_config()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    last = sum(_operations(module) for name, module in layers[-1].named_modules() if not _reads_all(name))
-    token = sum(map(_operations, layers.modules())) - last
+    token = sum(_operations(module) for module in layers.modules() if isinstance(module, torch.nn.Linear))
     # Scores and weighted values: two products forward, four back.
-    pair = 12.0 * len(layers) * config.num_attention_heads * width
-    return Cost(token, last + _operations(causal.lm_head), pair)
+    return Cost(token, _operations(causal.lm_head), 12.0 * len(layers) * config.num_attention_heads * width)
 
 
-def _reads_all(name: str) -> bool:
-    return not READS_ALL.isdisjoint(name.split("."))
-
-
-def _operations(linear: torch.nn.Module) -> float:
-    """Return a linear layer's operations for a token; other modules have none."""
-    if not isinstance(linear, torch.nn.Linear):
-        return 0.0
+def _operations(linear: torch.nn.Linear) -> float:
     return (6.0 if linear.weight.requires_grad else 4.0) * linear.in_features * linear.out_features
 
 

@@ -251,20 +251,12 @@ class _Layer:
         return torch.cat([norm.weight.detach().float().expand(number, -1) for norm, number in norms])
 
     def __call__(
-        self,
-        h: torch.Tensor,
-        layout: Layout,
-        places: Places | None,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        wanted: torch.Tensor | None,
+        self, h: torch.Tensor, layout: Layout, places: Places | None, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
         heads = _ToHeads.apply(h, self, cos, sin, *self.heads.parameters)
         attended = attend(
             heads if places else heads.to(self.out.weight.dtype), layout, places, self.num_heads
         )
-        if wanted is not None:
-            h, attended = h.index_select(0, wanted), attended.index_select(0, wanted)
         rest = [*self.out.parameters, *self.gates.parameters, *self.down.parameters]
         return _FromHeads.apply(h, attended, self, *rest)
 
@@ -294,18 +286,15 @@ class FusedModel:
     def lower(self, layout: Layout) -> torch.Tensor:
         """Return what enters the first adapted layer, shape (N, D), float32."""
         hidden = self._embedding[layout.ids].float()
-        return self._through(self._below, hidden, layout, None)
+        return self._through(self._below, hidden, layout)
 
     def upper(self, hidden_ND: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Return the last, normalised hidden states of the tokens that carry loss, in the computing dtype."""
-        last = self._through(self._above, hidden_ND, layout, layout.before_targets)
+        last = self._through(self._above, hidden_ND, layout)[layout.before_targets]
         scale = torch.rsqrt(last.square().mean(-1, keepdim=True) + self._eps)
         return (last * scale * self._norm).to(self.dtype)
 
-    def _through(
-        self, layers: Sequence[_Layer], hidden: torch.Tensor, layout: Layout, wanted: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return what leaves the last of some layers: of all tokens, or of those wanted alone."""
+    def _through(self, layers: Sequence[_Layer], hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
         half = self._rotary.inv_freq.shape[0]
         cos, sin = (
             table[0, :, None, :half].float() for table in self._rotary(hidden, layout.positions[None])
@@ -314,5 +303,5 @@ class FusedModel:
         if first and layout.longest + layout.prefix <= SHORT:
             places = find_places(layout, first.num_heads, first.num_key_heads, torch.float32)
         for layer in layers:
-            hidden = layer(hidden, layout, places, cos, sin, wanted if layer is layers[-1] else None)
+            hidden = layer(hidden, layout, places, cos, sin)
         return hidden
