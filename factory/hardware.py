@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,9 +85,11 @@ def release_memory() -> None:
 
 def num_cores() -> int:
     """Return the number of cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(_own_cores())
+
+
+def _own_cores() -> Collection[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 class OthersWork:
@@ -101,8 +103,7 @@ class OthersWork:
     def cores(self) -> float:
         """Return how many cores others kept busy since the last call, or since the beginning; a mean, at least 0."""
         shares = psutil.cpu_percent(percpu=True)
-        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
-        busy = sum(shares[core] for core in allowed if core < len(shares))
+        busy = sum(shares[core] for core in _own_cores() if core < len(shares))
         return max(0.0, busy - self._process.cpu_percent()) / 100
 
 

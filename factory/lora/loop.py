@@ -122,7 +122,6 @@ class Loop:
         batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
         self.num_steps, self._order = len(batches), order_digest(rows, batches)
         self._largest = max(batches, key=self._num_tokens, default=[])
-        self._makes_way = settings.device == "cpu" and distributed.num_processes() == 1
 
     @property
     def engine(self) -> Engine:
@@ -153,7 +152,8 @@ class Loop:
                 with shortage.refused("before the first step"):
                     progress.preflight = distributed.in_all(preflight)
                 progress.preflight["largest batch"] = self._try_largest(progress)
-            with Interruption() as interruption, Threads(self._makes_way) as threads:
+            alone = self.settings.device == "cpu" and distributed.num_processes() == 1
+            with Interruption() as interruption, Threads(alone) as threads:
                 self._train(progress, interruption, threads)
         finally:
             killed.unmark(self.checkpoints)

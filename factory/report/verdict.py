@@ -96,7 +96,9 @@ def verdict(scores: Sequence[Score], gates: Sequence[Gate], comparisons: Sequenc
     if small:
         parts.append(_gguf_sentence(small, tuned, comparisons, whose))
         others = _scores_of(scores, "gguf", question_set, "closed_book")
-        parts += [_loss_sentence(other, tuned) for other in others if other != small and _loses(other, tuned)]
+        parts += [
+            _loss_sentence(other, tuned, whose) for other in others if other != small and _loses(other, tuned)
+        ]
     if retrieval := pick(scores, "base", question_set, "rag"):
         parts.append(_retrieval_sentence(retrieval, tuned, comparisons))
         if both := pick(scores, "adapter", question_set, "rag"):
@@ -136,8 +138,8 @@ def _answers_sentence(
         beside = _beside(score, base, comparisons)
         told.append(f"{percent(score.accuracy)} of {questions.format(score.n)} (base {beside})")
     said = f"{_name(asked[0][0])} answers {' and '.join(told)}"
-    proven = any(base is None or differ(score, base, comparisons) for score, base, _ in asked)
-    return f"{said}." if proven else f"{said}: no proof that it learned."
+    by_chance = all(base and not differ(score, base, comparisons) for score, base, _ in asked)
+    return f"{said}: no proof that it learned." if by_chance else f"{said}."
 
 
 def _beside(score: Score, base: Score | None, comparisons: Sequence[Comparison]) -> str:
@@ -160,7 +162,7 @@ def _gguf_sentence(small: Score, tuned: Score, comparisons: Sequence[Comparison]
         change = "loses by quantization" if small.accuracy < tuned.accuracy else "does better"
         return f"{small.model} {change}: {percent(small.accuracy)}{whose}."
     if _loses(small, tuned):
-        return f"{_loss_sentence(small, tuned).removesuffix('.')}, no significant difference."
+        return f"{_loss_sentence(small, tuned, whose).removesuffix('.')}, no significant difference."
     return f"{small.model} answers {percent(small.accuracy)}{whose}, no significant difference."
 
 
@@ -173,9 +175,9 @@ def _loses(file: Score, tuned: Score) -> bool:
     return round(tuned.accuracy - file.accuracy, 4) > _limit(file.model)  # scores have four digits
 
 
-def _loss_sentence(file: Score, tuned: Score) -> str:
+def _loss_sentence(file: Score, tuned: Score, whose: str) -> str:
     lost, limit = 100 * (tuned.accuracy - file.accuracy), 100 * _limit(file.model)
-    return f"{file.model} answers {percent(file.accuracy)}: {lost:.1f} points less, limit {limit:.0f}."
+    return f"{file.model} answers {percent(file.accuracy)}{whose}: {lost:.1f} points less, limit {limit:.0f}."
 
 
 def _retrieval_sentence(retrieval: Score, tuned: Score, comparisons: Sequence[Comparison]) -> str:

@@ -34,16 +34,10 @@ def look(machine, way, others):
 
 
 def test_threads_follow_what_others_leave(machine):
+    busy = {0.0: 4, 0.3: 4, 1.0: 3, 2.0: 2, 3.5: 2}
     with Threads(True) as way:
-        assert [look(machine, way, others) for others in (0.0, 0.3, 1.0, 2.0, 3.5, 1.0, 0.0)] == [
-            4,
-            4,
-            3,
-            2,
-            2,
-            3,
-            4,
-        ]
+        for others, expected in [*busy.items(), *reversed(busy.items())]:
+            assert look(machine, way, others) == expected
 
 
 def test_all_threads_are_back_at_the_end_whatever_happened(machine):
