@@ -105,6 +105,7 @@ class Loop:
         one of its own.
         """
         self.model, self.rows, self.settings, self.checkpoints = model, rows, settings, checkpoints
+        self._threads = Threads(settings.device == "cpu" and distributed.num_processes() == 1)
         self._measure_recall, self._report, self._tally = measure_recall, report, tally
         self._objective = objective or CrossEntropy()
         self._engine = engine or open_engine(
@@ -148,13 +149,14 @@ class Loop:
         self._check_order(progress)
         self._choose_micro_batch(progress)
         try:
-            if preflight and found is None:
-                with shortage.refused("before the first step"):
-                    progress.preflight = distributed.in_all(preflight)
-                progress.preflight["largest batch"] = self._try_largest(progress)
-            alone = self.settings.device == "cpu" and distributed.num_processes() == 1
-            with Interruption() as interruption, Threads(alone) as threads:
-                self._train(progress, interruption, threads)
+            with self._threads:
+                self._threads.make_way()
+                if preflight and found is None:
+                    with shortage.refused("before the first step"):
+                        progress.preflight = distributed.in_all(preflight)
+                    progress.preflight["largest batch"] = self._try_largest(progress)
+                with Interruption() as interruption:
+                    self._train(progress, interruption)
         finally:
             killed.unmark(self.checkpoints)
         self._restore_best(progress)
@@ -202,13 +204,13 @@ class Loop:
     def _num_tokens(self, numbers: Sequence[int]) -> int:
         return sum(len(self.rows[number].ids) for number in numbers)
 
-    def _train(self, progress: Progress, interruption: Interruption, threads: Threads) -> None:
+    def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()
         while progress.epoch < self.settings.epochs and not is_flat(self.settings, progress.recall):
             batches = self._batches(progress.epoch)
             self._fill_lower(batches)
             while progress.batch < len(batches):
-                threads.make_way()
+                self._threads.make_way()
                 self._step(batches[progress.batch], progress)
                 progress.batch += 1
                 interruption.caught = distributed.any_of(interruption.caught)

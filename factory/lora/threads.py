@@ -11,6 +11,9 @@ from factory import hardware
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
+FIRST_SECONDS = (
+    1.0  # of watching before the first look: one step can take half a minute beside two busy programs
+)
 
 
 class Threads:
@@ -24,7 +27,7 @@ class Threads:
         """Watch others from now on; not `enabled`, change nothing."""
         self._most = torch.get_num_threads()
         self._others = hardware.OthersWork() if enabled and self._most > 1 else None
-        self._looked, self._told = time.monotonic(), False
+        self._next_look, self._told = time.monotonic() + FIRST_SECONDS, False
 
     def __enter__(self) -> Self:
         """Return the threads."""
@@ -36,9 +39,10 @@ class Threads:
 
     def make_way(self) -> None:
         """Take as many threads as cores are free; looks each few seconds, so it may be called between all steps."""
-        if self._others is None or time.monotonic() - self._looked < LOOK_SECONDS:
+        now = time.monotonic()
+        if self._others is None or now < self._next_look:
             return
-        self._looked, others = time.monotonic(), self._others.cores()
+        self._next_look, others = now + LOOK_SECONDS, self._others.cores()
         threads = num_threads(self._most, hardware.num_cores(), others)
         if threads == torch.get_num_threads():
             return

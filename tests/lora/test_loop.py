@@ -88,13 +88,14 @@ def test_the_loss_falls_and_the_curve_counts_every_step(make_loop) -> None:
 
 
 def test_training_makes_way_for_other_programs_and_takes_all_threads_back(make_loop, monkeypatch) -> None:
-    seen = []
-    loop = make_loop(epochs=1, report=lambda _: seen.append(torch.get_num_threads()))
     torch.set_num_threads(4)  # the suite's own single thread is put back after each test
-    monkeypatch.setattr(threads, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(threads, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(hardware, "num_cores", lambda: 4)
     monkeypatch.setattr(hardware.OthersWork, "cores", lambda _: 1.0)
-    loop.run()
+    seen = []
+    loop = make_loop(epochs=1, report=lambda _: seen.append(torch.get_num_threads()))
+    progress = loop.run(preflight=lambda: {"threads": {"taken": torch.get_num_threads()}})
+    assert progress.preflight["threads"] == {"taken": 3}
     assert set(seen) == {3}
     assert torch.get_num_threads() == 4
 

@@ -53,9 +53,15 @@ def test_all_threads_are_back_at_the_end_whatever_happened(machine):
 
 def test_between_two_looks_nothing_changes(machine):
     with Threads(True) as way:
-        machine["others"], machine["now"] = 2.0, threads.LOOK_SECONDS / 2
+        machine["others"], machine["now"] = 2.0, threads.FIRST_SECONDS / 2  # too short to tell
         way.make_way()
         assert torch.get_num_threads() == 4
+        machine["now"] = threads.FIRST_SECONDS
+        way.make_way()
+        assert torch.get_num_threads() == 2
+        machine["others"], machine["now"] = 0.0, threads.FIRST_SECONDS + threads.LOOK_SECONDS / 2
+        way.make_way()
+        assert torch.get_num_threads() == 2
 
 
 def test_nothing_is_watched_where_threads_are_not_to_change(machine, monkeypatch):
