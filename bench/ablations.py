@@ -75,6 +75,7 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(),
     MEMORY: Variant(("curate.open_book=0",), aim="rag"),
     "steps of A without whitening": _memory("train.whiten=false"),
+    "general answers held by questions alone": _memory("train.retain=0", aim="general"),
     "no cells beside each other": _memory("synthesize.related=false"),
     "no loose wordings": _memory("synthesize.loose_wordings=0"),
     "no gaps to fill": _memory(forms=("gap", "title_gap")),

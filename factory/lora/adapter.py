@@ -145,6 +145,11 @@ def continue_adapter(model: Any, folder: Path, base_name: str) -> Any:
     return load_adapter(model, folder, trainable=True).train()
 
 
+def reads_rows(layer: Any) -> bool:
+    """Tell whether a layer puts rows of numbers through an A of its own, as those of experts and embeddings do not."""
+    return ADAPTER in layer.lora_A and not isinstance(layer, ParamWrapper)
+
+
 def adapted_layers(model: Any) -> Iterator[tuple[str, LoraLayer]]:
     """Yield every layer that an adapter is on, by the name that peft's patterns are matched with."""
     for name, layer in model.get_base_model().named_modules():

@@ -42,7 +42,9 @@ class TrainConfig(BaseModel):
     `dora` (magnitudes trained, too; its bundle has merged files, but no adapter as GGUF). `init` is how A and B
     begin: `pissa` with the weights' principal part, `loftq` with what `nf4` lost of them, `eva` with the inputs'
     main directions on training rows. With `whiten`, A learns as if what each layer reads lay in all directions alike:
-    facts stick in fewer passes. `lora_plus` is how many times as fast B learns as A (16 is usual).
+    facts stick in fewer passes. `retain` is how much a change of what the model says to general questions weighs beside
+    the loss, both in nats a token; 0 leaves it out, and DoRA and experts' weights have no such thing. `lora_plus` is
+    how many times as fast B learns as A (16 is usual).
     `layers` lists the layers with an adapter, instead of `first_layer`. `rank_pattern` and `alpha_pattern` give
     other numbers to modules whose name's end matches: `{q_proj: 64, "layers.[0-3].mlp.*": 8}`.
     `target_parameters` are weights without a module of their own, such as `mlp.experts.down_proj`; the
@@ -82,6 +84,7 @@ class TrainConfig(BaseModel):
     init: Literal["default", "pissa", "loftq", "eva"] = "default"
     lora_plus: float | None = Field(default=None, gt=0)
     whiten: bool = True
+    retain: float = Field(default=30.0, ge=0)
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}

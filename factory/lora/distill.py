@@ -65,12 +65,12 @@ def teacher_rows(
 
 
 def soft_targets(
-    engine: Engine, teachers: Sequence[EncodedRow | None], share: float, cache: Path
+    engine: Engine, teachers: Sequence[EncodedRow | None], shares: Sequence[float], cache: Path
 ) -> dict[int, SoftTargets]:
     """Return the teacher's targets by row number, from the cache file or else from the engine; they fill the file.
 
-    A token whose answer the teacher does not find likeliest has weight 0. Rows are read in the same batches in
-    every run, since a row's last digits depend on what it is computed with.
+    `shares` are their weights by row number; a token whose answer the teacher does not find likeliest has weight 0.
+    Rows are read in the same batches in every run, since a row's last digits depend on what it is computed with.
     """
     rows = {number: row for number, row in enumerate(teachers) if row is not None}
     sizes = {number: len(answer_ids(row)) for number, row in rows.items()}
@@ -81,9 +81,9 @@ def soft_targets(
             checkpoint.save_file(cache, {"ids": kept[0], "probs": kept[1]})
     ids, probs = (torch.split(values, list(sizes.values())) for values in kept)
     found = {}
-    for number, top, shares in zip(rows, ids, probs, strict=True):
+    for number, top, likely in zip(rows, ids, probs, strict=True):
         right = top[:, 0] == torch.tensor(answer_ids(rows[number]))
-        found[number] = SoftTargets(top, shares, share * right.float())
+        found[number] = SoftTargets(top, likely, shares[number] * right.float())
     return found
 
 

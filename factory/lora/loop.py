@@ -23,7 +23,7 @@ from factory.lora.documents import Seen, Tally
 from factory.lora.engine import Engine, open_engine
 from factory.lora.interruption import Interruption
 from factory.lora.objectives import CrossEntropy, Objective
-from factory.lora.optimizer import Optimizer
+from factory.lora.optimizer import Optimizer, Penalty
 from factory.lora.settings import LoopSettings, is_flat, learning_rate
 from factory.lora.step import like_lengths
 from factory.lora.threads import Threads
@@ -62,7 +62,9 @@ def accumulate(
     return total
 
 
-def new_optimizer(model: Any, settings: LoopSettings, whitening: Whitening) -> Optimizer:
+def new_optimizer(
+    model: Any, settings: LoopSettings, whitening: Whitening, penalty: Penalty | None = None
+) -> Optimizer:
     """Return the optimizer of what is trained, before its first step: moments come with that."""
     parameters = dict(model.named_parameters())
     return Optimizer(
@@ -73,6 +75,7 @@ def new_optimizer(model: Any, settings: LoopSettings, whitening: Whitening) -> O
         dtype=settings.dtype,
         device=settings.device,
         scaled=[(parameters[name], directions) for name, directions in whitening.items()],
+        penalty=penalty,
     )
 
 
@@ -98,6 +101,7 @@ class Loop:
         engine: Engine | None = None,
         tally: Tally | None = None,
         whitening: Whitening = NONE,
+        penalty: Penalty | None = None,
     ) -> None:
         """Keep what a run needs; nothing is computed yet.
 
@@ -118,7 +122,7 @@ class Loop:
             compiled=settings.compiled,
         )
         self._lower: dict[int, torch.Tensor] | None = {} if first_layer else None
-        self._optimizer = new_optimizer(model, settings, whitening)
+        self._optimizer = new_optimizer(model, settings, whitening, penalty)
         self._cost, self._shared = flops.cost_of(model, first_layer), flops.shared_tokens(rows)
         batches = [batch for epoch in range(settings.epochs) for batch in self._batches(epoch)]
         self.num_steps, self._order = len(batches), order_digest(rows, batches)

@@ -12,8 +12,10 @@ from factory.lora.attention import SHORT
 from factory.lora.batches import EncodedRow, num_labels
 from factory.lora.losses import LOSS_CHUNK
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
+from factory.lora.retention import OVERSAMPLED, ROWS_AT_ONCE
 from factory.lora.shape import Shape
 from factory.lora.step import PROMPT_TOKENS
+from factory.lora.whitening import DIRECTIONS
 
 LIBRARIES_BYTES = 700 << 20  # torch, transformers and peft once imported, measured on Linux x86-64
 CUDA_BYTES = 1_400_000_000  # context and workspaces, as Unsloth counts them
@@ -22,6 +24,8 @@ SLACK = 1.2  # steps of small models took up to a fifth more than what is counte
 # A number of a frozen layer: 4 bits, a quantized scale for 64 of them and a scale for 256 of these; or 8 bits.
 QUANTIZED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 FLOAT = 4
+GENERAL_TOKENS = 64  # of a long general question and its answer
+SKETCHED = 1 + (DIRECTIONS + OVERSAMPLED) / DIRECTIONS  # numbers while they are found, for one that is kept
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,12 @@ class Setup:
 
     `trained` numbers lie in the layers from `first_layer` on. Of one token and over all modules with an adapter,
     `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
-    out; `directions` are the numbers of those that steps are whitened along, `rebuilt` the weights without a module of
-    their own to which every step adds B A. `dtype_bytes` is the size of a number in the computing dtype, `fused` tells
-    which engine runs, `checkpointing` whether activations are computed twice, `offloaded` whether what a layer begins
-    with then waits in main memory, `head_norms` whether queries and keys are normalised. The layers' weights are spread
-    over `processes`, whose shares wait there too if `shares_offloaded`; `init` is the adapter's.
+    out; `directions` are the numbers of those that steps are whitened along, `retained` of those that general answers
+    are kept by, `rebuilt` the weights without a module of their own to which every step adds B A. `dtype_bytes` is the
+    size of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
+    computed twice, `offloaded` whether what a layer begins with then waits in main memory, `head_norms` whether queries
+    and keys are normalised. The layers' weights are spread over `processes`, whose shares wait there too if
+    `shares_offloaded`; `init` is the adapter's.
     """
 
     shape: Shape
@@ -46,6 +51,7 @@ class Setup:
     fused: bool
     results: int = 0
     directions: int = 0
+    retained: int = 0
     rebuilt: int = 0
     dropout: bool = False
     checkpointing: bool = False
@@ -111,8 +117,15 @@ def load_of(rows: Sequence[EncodedRow], others: Sequence[EncodedRow] = ()) -> Lo
 
 
 def opening(setup: Setup) -> Parts:
-    """Return what putting an adapter on the base holds: PiSSA takes weights apart in float32."""
+    """Return what putting an adapter on the base holds.
+
+    What general answers are kept by is found in float32, by a few more directions, before it is rounded; PiSSA takes
+    weights apart in float32.
+    """
     state = _state(setup, Load(0, 0))
+    if setup.retained:
+        looked = ROWS_AT_ONCE * _activations(replace(setup, checkpointing=False), GENERAL_TOKENS)
+        state = replace(state, activations=looked + FLOAT * SKETCHED * setup.retained)
     if setup.init == "pissa":
         state = replace(state, weights=FLOAT * setup.shape.parameters)
     return _with_reserve(state)
@@ -189,7 +202,7 @@ def _state(setup: Setup, load: Load) -> Parts:
     return Parts(
         weights=_weights(setup),
         adapter=(FLOAT + copied + begun) * setup.trained,
-        optimizer=FLOAT * (2 * setup.trained + setup.directions),
+        optimizer=FLOAT * (2 * setup.trained + setup.directions) + setup.dtype_bytes * setup.retained,
         cache=kept,
         libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
     )

@@ -4,7 +4,7 @@ An objective turns rows into a loss through an engine. Knows rows and losses; no
 people wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -65,24 +65,29 @@ class CrossEntropy:
 class Distillation(CrossEntropy):
     """Cross-entropy mixed with the divergence from the same model, untrained and with the passage in its prompt.
 
-    The teacher speaks only where its likeliest token is the answer's: elsewhere its mistake would be learned.
+    The teacher speaks only where its likeliest token is the answer's: elsewhere its mistake would be learned. Of a
+    model's own answers its distribution is learned alone: their tokens would teach it to be surer than it was.
     """
 
-    def __init__(self, share: float, teachers: Sequence[EncodedRow | None], cache: Path) -> None:
+    def __init__(
+        self, share: float, teachers: Sequence[EncodedRow | None], cache: Path, own: Collection[int] = ()
+    ) -> None:
         """Keep, by a row's number, what its teacher reads; nothing is computed yet.
 
         Args:
             share: of the divergence in the loss of a token where the teacher speaks.
             teachers: a row for each row that is trained on: the same answer behind another prompt, or None.
             cache: the file of what the teacher said, for a run that goes on.
+            own: the numbers of rows with the model's own answers, which are their own teachers.
         """
-        self._share, self._teachers, self._cache = share, teachers, cache
+        self._share, self._teachers, self._cache, self._own = share, teachers, cache, own
         self._soft: dict[int, SoftTargets] = {}
         self._count = distill.TOP
 
     def prepare(self, engine: Engine) -> None:
         """Ask the teacher: a fresh adapter changes nothing, so that the engine's model is the base."""
-        self._soft = distill.soft_targets(engine, self._teachers, self._share, self._cache)
+        shares = [1.0 if number in self._own else self._share for number in range(len(self._teachers))]
+        self._soft = distill.soft_targets(engine, self._teachers, shares, self._cache)
         self._count = next((soft.ids.shape[1] for soft in self._soft.values()), distill.TOP)
 
     @property

@@ -24,10 +24,19 @@ class Scales(Protocol):
         ...
 
 
+class Penalty(Protocol):
+    """What stands beside the loss and depends on the parameters alone."""
+
+    def add_gradients(self) -> None:
+        """Add its gradients to those that are there."""
+        ...
+
+
 class Optimizer:
     """AdamW with clipped gradients.
 
-    Parameters named in `scaled` are W = W'S, of which W' is what learns: S stays as it is.
+    Parameters named in `scaled` are W = W'S, of which W' is what learns: S stays as it is. The gradient of a `penalty`
+    is added to the loss's, before both are clipped.
     With float16 weights the loss is scaled, as small gradients would be zero otherwise: a step whose gradients
     overflow is left out and the scale halved.
     """
@@ -42,6 +51,7 @@ class Optimizer:
         dtype: torch.dtype,
         device: str,
         scaled: Sequence[tuple[torch.Tensor, Scales]] = (),
+        penalty: Penalty | None = None,
     ) -> None:
         """Keep groups of `params`, each with the `factor` of its learning rate; `dtype` is the frozen weights'."""
         self.parameters, self._max_norm = (
@@ -52,7 +62,7 @@ class Optimizer:
             self._adamw: Any = torch.optim.AdamW(list(groups), weight_decay=weight_decay, fused=True)
         else:
             self._adamw = _paged_8bit(list(groups), weight_decay)
-        self._scaled = scaled
+        self._scaled, self._penalty = scaled, penalty
         self._scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -64,6 +74,8 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self._scaler.unscale_(self._adamw)
+        if self._penalty:
+            self._penalty.add_gradients()
         self._scale([value.grad for value, _ in self._scaled])
         torch.nn.utils.clip_grad_norm_(self.parameters, self._max_norm)
         before = [value.detach().clone() for value, _ in self._scaled]

@@ -63,6 +63,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         fused=is_fused(model, device, own_modules=own_modules),
         results=sum(2 * (layer.out_features or 0) for _, layer in modules if layer.use_dora[ADAPTER]),
         directions=sum(size * most_directions(size) for size in _read(modules)) if config.whiten else 0,
+        retained=_retained(modules) if config.retain else 0,
         rebuilt=sum(layer.get_param().numel() for layer in experts),
         dropout=dropout,
         checkpointing=bool(config.checkpointing),
@@ -81,6 +82,13 @@ def _inputs(modules: list[tuple[str, Any]], copied: bool) -> int:
     if copied:
         return sum(layer.in_features for _, layer in modules)
     return sum(_read([(name, layer) for name, layer in modules if not name.endswith(f".{ATTENDED}")]))
+
+
+def _retained(modules: list[tuple[str, Any]]) -> int:
+    """Return the numbers of the directions of what modules read and put out."""
+    plain = [(name, layer) for name, layer in modules if not layer.use_dora[ADAPTER]]
+    sizes = [*_read(plain), *(layer.out_features or 0 for _, layer in plain)]
+    return sum(size * most_directions(size) for size in sizes)
 
 
 def _read(modules: list[tuple[str, Any]]) -> Iterable[int]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import ParamWrapper
 
-from factory.lora.adapter import adapted_layers
+from factory.lora.adapter import adapted_layers, reads_rows
 from factory.lora.batches import EncodedRow, collate
 from factory.lora.initial import ADAPTER
 from factory.lora.step import autocast
@@ -58,9 +57,9 @@ def look_at_inputs(
     """
     if not rows:
         return {}
-    layers: list[Any] = [layer for _, layer in adapted_layers(model) if _reads_rows(layer)]
+    layers: list[Any] = [layer for _, layer in adapted_layers(model) if reads_rows(layer)]
     names = {id(value): name for name, value in model.named_parameters()}
-    batch = collate(_some(rows), pad_id=0).to(device)
+    batch = collate(some_rows(rows, TOKENS), pad_id=0).to(device)
     found: dict[str, Directions] = {}
     last: list[Any] = [None, None]  # modules beside each other read the same tensor
 
@@ -94,18 +93,20 @@ def begin_whitened(model: Any, whitening: Whitening) -> None:
             value.copy_(whitening[name].scale_(value.cpu().clone()))
 
 
+def on_device(whitening: Whitening, device: str) -> Whitening:
+    """Return the same on a device; what layers share they still share."""
+    unique = {id(directions): directions.to(device) for directions in whitening.values()}
+    return {name: unique[id(directions)] for name, directions in whitening.items()}
+
+
 def most_directions(size: int) -> int:
     """Return how many directions of so many are told apart, where there are enough tokens."""
     return min(DIRECTIONS, size // 2)
 
 
-def _reads_rows(layer: Any) -> bool:
-    return ADAPTER in layer.lora_A and not isinstance(layer, ParamWrapper)
-
-
-def _some(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
-    """Return rows from all over the data with about as many tokens as are looked at."""
-    chosen, left = [], TOKENS
+def some_rows(rows: Sequence[EncodedRow], num_tokens: int) -> list[EncodedRow]:
+    """Return rows from all over the data with about so many tokens, the same in every run."""
+    chosen, left = [], num_tokens
     for row in random.Random(0).sample(rows, len(rows)):
         chosen.append(row)
         left -= len(row.ids)

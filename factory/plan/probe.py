@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from factory.lora import attach, fit, memory
 from factory.lora.adapter import first_trained_layer
 from factory.lora.batches import EncodedRow
 from factory.lora.loop import Loop
+from factory.lora.opening import open_model
 from factory.lora.settings import LoopSettings
 from factory.quiet import settle
 from factory.recipe import Recipe
 from factory.rows import Message
-from factory.stages.train import open_model
+from factory.stages.train import GENERAL_TOKENS, adapter_folder
 from factory.weights.base import open_base
 from factory.weights.conversations import load_tokenizer
 
@@ -77,19 +79,23 @@ def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
         tokenizer = attach.load_tokenizer(base.folder)
         ids, labels = encode_example(tokenizer, largest_row(base.folder, tokens, recipe.system))
         encoded = [EncodedRow(tuple(ids), tuple(labels), str(number)) for number in range(rows)]
-        model, _, whitening = open_model(config, base.folder, base.name, encoded, device, dtype, encoded)
+        last = slice(-GENERAL_TOKENS, None)  # where the labels are
+        general = [replace(row, ids=row.ids[last], labels=row.labels[last]) for row in encoded[:4]]
+        continued = adapter_folder(config.continue_from) if config.continue_from else None
+        opened = open_model(config, base.folder, base.name, encoded, device, dtype, general, continued)
         pad = tokenizer.eos_token_id
         settings = LoopSettings.of(config, 2, rows, seed=0, pad_id=pad, device=device, dtype=dtype)
-        first_layer = first_trained_layer(model)
+        first_layer = first_trained_layer(opened.model)
         Loop(
-            model,
+            opened.model,
             first_layer,
             encoded,
             settings,
             Path(folder),
             lambda: 0.0,
             lambda row: None,
-            whitening=whitening,
+            whitening=opened.whitening,
+            penalty=opened.penalty,
         ).run()
     return _peak(device, watch)
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,15 +27,14 @@ if TYPE_CHECKING:
     from factory.lora.objectives import Distillation
     from factory.lora.preferences import Pairs
     from factory.lora.settings import LoopSettings
-    from factory.lora.whitening import Whitening
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 5
+CODE_VERSION = 6
 CHECKPOINTS = "checkpoints"
 PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
-GENERAL_QUESTIONS, GENERAL_TOKENS = 128, 256  # a block that is rehearsed, and a row's most tokens
+GENERAL_TOKENS = 256  # of a general question and its answer, at most
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
@@ -81,6 +80,7 @@ def train(
     from factory.lora.curves import Curves, following
     from factory.lora.loop import Loop
     from factory.lora.memory import load_of
+    from factory.lora.opening import open_model
     from factory.lora.settings import LoopSettings
     from factory.lora.setup import setup_of
 
@@ -103,8 +103,11 @@ def train(
     epochs = choose_epochs(config, _tokens_an_epoch(encoded, seed))
     pairs = _read_pairs(config.preferences, dataset, tokenizer, system, config.max_tokens)
     available = fit.available_bytes(device)
-    general = _general_rows(base, tokenizer, system) if config.whiten and distributed.is_main() else []
-    model, begun, whitening = open_model(config, base, base_name, encoded, device, dtype, general)
+    looks = (config.whiten or config.retain) and distributed.is_main()
+    general = _general_rows(base, tokenizer, system) if looks else []
+    continued = adapter_folder(config.continue_from) if config.continue_from else None
+    opened = open_model(config, base, base_name, encoded, device, dtype, general, continued)
+    model, whitening = opened.model, opened.whitening
     setup = setup_of(model, config, device, dtype)
     choice = _plan(setup, load_of(encoded), config, available)
     paired = _plan(setup, load_of(pairs.chosen, pairs.rejected), config, available) if pairs else choice
@@ -116,11 +119,7 @@ def train(
     settings = LoopSettings.of(
         config, epochs, choice.micro_batch, seed=seed, pad_id=pad, device=device, dtype=dtype
     )
-    objective = (
-        _distillation(config, epochs, tokenizer, rows, encoded, dataset, seed, work)
-        if config.distill
-        else None
-    )
+    objective = _distillation(config, epochs, tokenizer, rows, encoded, dataset, seed, work)
     folder, end_id = work / CHECKPOINTS, end_of_turn_id(tokenizer)
     with Curves(work) as curves:
         with Progress("train", shown=distributed.is_main()) as bar:
@@ -141,6 +140,7 @@ def train(
                 objective,
                 tally=tally,
                 whitening=whitening,
+                penalty=opened.penalty,
             )
             checks = partial(preflight.run, model, loop.engine, encoded, settings, end_id, folder, whitening)
             progress = loop.run(checks)
@@ -164,7 +164,7 @@ def train(
     losses = documents.document_losses(engine, last, progress.micro_batch)
     if distributed.is_main():
         documents.write(work, losses)
-        adapter.save_adapter(model, work, base_name, begun)
+        adapter.save_adapter(model, work, base_name, opened.begun)
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "rows": len(encoded),
@@ -183,6 +183,8 @@ def train(
         "training_seconds": round(progress.seconds, 1),
         "tokens_per_second": round(fmean(row["tokens_per_second"] for row in progress.history), 1),
         "whitened": len(whitening),
+        "retained": len(opened.retention),
+        "divergence": round(opened.penalty.nats(), 4),
         "mfu": round(fmean(row["mfu"] for row in progress.history), 4),
         "micro_batch": progress.micro_batch,
         "micro_batch_halved": progress.halvings,
@@ -201,48 +203,12 @@ def _tokens_an_epoch(rows: list["EncodedRow"], seed: int) -> float:
     return fmean(batches.num_tokens(rows, batches.epoch_rows(rows, epoch, seed)) for epoch in range(8))
 
 
-def open_model(
-    config: TrainConfig,
-    base: Path,
-    base_name: str,
-    rows: list["EncodedRow"],
-    device: str,
-    dtype: Any,
-    general: Sequence["EncodedRow"] = (),
-) -> tuple[Any, dict[str, Any], "Whitening"]:
-    """Return the base with the adapter to train on it, what that stood for when it began, and what its steps are by.
-
-    `general` are the rows that steps are to change least; the main process alone needs them.
-    """
-    from factory.lora import adapter, attach, distributed, whitening
-
-    sharded = distributed.is_sharded()
-    model = attach.load_model(base, dtype, "cpu" if sharded else device, config.quantization)
-    settings = adapter.settings_of(config, model.config.get_text_config().num_hidden_layers)
-    if config.continue_from:
-        model = adapter.continue_adapter(model, adapter_folder(config.continue_from), base_name)
-    else:
-        model = adapter.new_adapter(model, settings, base=base, rows=rows)
-    begun, seen = adapter.beginning(model, settings), whitening.NONE
-    if config.whiten:
-        seen = distributed.from_main(
-            whitening.look_at_inputs(model, general, "cpu" if sharded else device, dtype)
-            if distributed.is_main()
-            else None
-        )
-        if config.init == "default" and not config.continue_from:
-            whitening.begin_whitened(model, seen)
-    unique = {id(directions): directions.to(device) for directions in seen.values()}
-    on_device = {name: unique[id(directions)] for name, directions in seen.items()}
-    return (distributed.shard(model, device) if sharded else model), begun, on_device
-
-
 def _general_rows(base: Path, tokenizer: Any, system: str) -> list["EncodedRow"]:
     """Return bundled general questions with the base's own answers; none where it says nothing whole."""
     from factory.lora import batches, rehearsal
 
-    pairs = rehearsal.rehearse(base, replay.questions()[:GENERAL_QUESTIONS], system)
-    return batches.encode(tokenizer, replay.examples(pairs, GENERAL_QUESTIONS, system), GENERAL_TOKENS)
+    pairs = rehearsal.rehearse(base, replay.questions(), system)
+    return batches.encode(tokenizer, replay.examples(pairs, max(1, len(pairs)), system), GENERAL_TOKENS)
 
 
 def _read_pairs(
@@ -270,15 +236,27 @@ def _distillation(
     dataset: Path,
     seed: int,
     work: Path,
-) -> "Distillation":
-    """Return the objective that mixes in what the base says with the evidence above the question."""
+) -> "Distillation | None":
+    """Return the objective that mixes in what the base says with the evidence above the question, and of itself.
+
+    It says nothing of itself where no general questions are asked.
+    """
     from factory.lora import batches, distill, objectives
 
-    facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
+    general = {row.id for row in rows if row.form == replay.FORM}
+    own = {number for number, row in enumerate(encoded) if row.example in general}
+    if not own and not config.distill:
+        return None
     used = {number for epoch in range(epochs) for number in batches.epoch_rows(encoded, epoch, seed)}
-    teachers = distill.teacher_rows(tokenizer, encoded, rows, facts)
-    asked = [teacher if number in used else None for number, teacher in enumerate(teachers)]
-    return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt")
+    teachers: list[EncodedRow | None] = [None] * len(encoded)
+    if config.distill:
+        facts = {fact.id: fact for fact in read_rows(dataset / "facts.jsonl", Fact)}
+        teachers = distill.teacher_rows(tokenizer, encoded, rows, facts)
+    asked = [
+        (row if number in own else teacher) if number in used else None
+        for number, (row, teacher) in enumerate(zip(encoded, teachers, strict=True))
+    ]
+    return objectives.Distillation(config.distill, asked, work / CHECKPOINTS / "teacher.pt", own)
 
 
 def _prefer(

@@ -12,6 +12,7 @@ from factory.lora.engine import FusedEngine, PlainEngine
 from factory.rows import OPEN_BOOK, Evidence, Example
 from tests.made import make_examples, make_fact
 
+HALVES = [0.5] * 8
 FACTS = [make_fact(number, kind="table" if number % 2 else "sentence") for number in range(4)]
 
 
@@ -91,7 +92,7 @@ def test_the_targets_are_the_bases_likeliest_tokens_and_count_where_the_first_is
         if kind == "fused"
         else PlainEngine(model, 0, torch.float32, "cpu", 2)
     )
-    found = soft_targets(engine, [None, *teachers], 0.5, tmp_path / "teacher.pt")
+    found = soft_targets(engine, [None, *teachers], HALVES, tmp_path / "teacher.pt")
     assert sorted(found) == [1, 2, 3, 4]
     for number, expected in enumerate(logits, 1):
         probs, ids = expected.softmax(-1).topk(distill.TOP)
@@ -122,18 +123,18 @@ def test_what_the_teacher_said_is_kept_and_asked_again_when_the_file_is_damaged_
 ) -> None:
     _, teachers = _read(tokenizer)
     engine, cache = _Counting(), tmp_path / "work" / "teacher.pt"
-    first = soft_targets(engine, teachers, 0.5, cache)
+    first = soft_targets(engine, teachers, HALVES, cache)
     asked = len(engine.batches)
-    again = soft_targets(engine, teachers, 0.5, cache)
+    again = soft_targets(engine, teachers, HALVES, cache)
     assert len(engine.batches) == asked > 0
     assert all(torch.equal(first[number].probs, again[number].probs) for number in first)
     cache.write_bytes(cache.read_bytes()[:100])
-    soft_targets(engine, teachers, 0.5, cache)
+    soft_targets(engine, teachers, HALVES, cache)
     assert "is damaged" in caplog.text
     assert len(engine.batches) == 2 * asked
-    soft_targets(engine, teachers[:2], 0.5, cache)
+    soft_targets(engine, teachers[:2], HALVES, cache)
     assert "asking the teacher again" in caplog.text
-    assert soft_targets(engine, [None], 0.5, tmp_path / "none.pt") == {}
+    assert soft_targets(engine, [None], HALVES, tmp_path / "none.pt") == {}
 
 
 def test_wordings_of_one_passage_are_read_together_and_never_too_many(
@@ -142,6 +143,6 @@ def test_wordings_of_one_passage_are_read_together_and_never_too_many(
     monkeypatch.setattr(distill, "TEACHER_BATCH", 2)
     _, teachers = _read(tokenizer)
     engine = _Counting()
-    soft_targets(engine, [teachers[0], teachers[1]] * 3, 0.5, tmp_path / "teacher.pt")
+    soft_targets(engine, [teachers[0], teachers[1]] * 3, HALVES, tmp_path / "teacher.pt")
     assert sorted(len(batch) for batch in engine.batches) == [1, 1, 2, 2]
     assert all(len(set(batch)) == 1 for batch in engine.batches)

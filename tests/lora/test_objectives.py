@@ -247,3 +247,18 @@ def test_both_engines_give_the_same_margin(new_model, pairs) -> None:
             float(margin(_engine(kind, model), pairs[0][0], pairs[1][0])) for kind in ("fused", "plain")
         ]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_of_its_own_answers_a_model_learns_nothing_new(new_model, distilled, tmp_path) -> None:
+    _, said = distilled
+    model = new_model()
+    engine = FusedEngine(model, 0, torch.float32)
+    objective = Distillation(0.0, said, tmp_path / "teacher.pt", own=range(len(said)))
+    objective.prepare(engine)
+    assert objective.num_spoken == sum(map(num_labels, said))
+    losses = objective.losses(engine, range(len(said)), said, None)
+    assert float(losses.detach().abs().max()) < 1e-4, "it says what it says"
+    assert float(engine.token_losses(said, None).detach().min()) > 0.01, "their tokens would make it surer"
+    losses.sum().backward()
+    gradients = [value.grad for value in model.parameters() if value.grad is not None]
+    assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-3

@@ -57,6 +57,9 @@ def test_every_choice_of_the_recipe_counts(base):
     assert plain.inputs == layers * (2 * width + inner), "what is read together is kept once"
     assert plain.directions == layers * (3 * width * width // 2 + inner * inner // 2), "o_proj has some, too"
     assert read(base, whiten=False).directions == 0
+    put_out = 3 * width * width // 2 + 2 * 32 * 32 // 2 + 2 * inner * inner // 2
+    assert plain.retained == plain.directions + layers * put_out, "of what modules read and put out"
+    assert read(base, retain=0).retained == 0
     assert read(base, dtype=torch.bfloat16).inputs == layers * (6 * width + inner), (
         "each has a copy of its own"
     )

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from factory import hardware, store
 from factory.artifacts import UNHASHED
 from factory.errors import BaseModelError, TrainError, UsageError
+from factory.facts import replay
 from factory.lora import adapter, attach, batches, distributed, documents, fit, memory
 from factory.rows import Evidence, Example, Question, read_rows, write_rows
 from factory.stages.train import CHECKPOINTS, TrainConfig, train
@@ -91,23 +92,29 @@ def test_rows_are_learned_and_the_curves_say_so(run) -> None:
     )
 
 
-def test_steps_are_whitened_by_what_the_base_says_to_general_questions(run, base: Path, monkeypatch) -> None:
+def test_steps_are_whitened_and_held_by_what_the_base_says_to_general_questions(
+    run, base: Path, monkeypatch
+) -> None:
     asked: list[tuple[Path, int, str]] = []
 
     def rehearse(base: Path, questions: list[str], system: str) -> list[tuple[str, str]]:
         asked.append((base, len(questions), system))
         return [(question, "I would say so.") for question in questions]
 
-    plain, counts = run("plain", whiten=False)
-    assert (counts["whitened"], asked) == (0, [])
+    plain, counts = run("plain", whiten=False, retain=0)
+    assert (counts["whitened"], counts["retained"], asked) == (0, 0, [])
     monkeypatch.setattr("factory.lora.rehearsal.rehearse", rehearse)
-    whitened, counts = run("whitened")
-    assert asked == [(base, 128, SYSTEM)]
-    assert counts["whitened"] == 2 * 7, "each module of both layers"
+    both, counts = run("both")
+    assert asked == [(base, 310, SYSTEM)]
+    assert counts["whitened"] == counts["retained"] == 2 * 7, "each module of both layers"
+    whitened, counts = run("whitened", retain=0)
+    assert (counts["whitened"], counts["retained"]) == (2 * 7, 0)
+    held, counts = run("held", whiten=False)
+    assert (counts["whitened"], counts["retained"]) == (0, 2 * 7)
     weights = "adapter_model.safetensors"
-    assert (whitened / weights).read_bytes() != (plain / weights).read_bytes()
+    assert len({(folder / weights).read_bytes() for folder in (plain, both, whitened, held)}) == 4
     again, _ = run("again")
-    assert (whitened / weights).read_bytes() == (again / weights).read_bytes()
+    assert (both / weights).read_bytes() == (again / weights).read_bytes()
 
 
 def test_more_facts_than_a_small_rank_is_for_get_a_larger_one(
@@ -522,6 +529,24 @@ def test_distillation_asks_the_base_about_rows_with_evidence_only(
     _, plain_counts = run("plain", dataset=folder)
     assert len(asked) == 2, "without distillation nothing is asked"
     assert "distilled_tokens" not in plain_counts
+
+
+def test_general_rows_are_taught_by_the_base_itself(run, dataset, tmp_path, monkeypatch) -> None:
+    from factory.lora.engine import FusedEngine
+
+    asked, top_probs = [], FusedEngine.top_probs
+    monkeypatch.setattr(
+        FusedEngine, "top_probs", lambda self, rows, count: asked.extend(rows) or top_probs(self, rows, count)
+    )
+    folder = _with_evidence(dataset, tmp_path / "evidence")
+    rows = list(read_rows(folder / "train.jsonl", Example))
+    general = rows[0].model_copy(update={"id": "general", "form": replay.FORM, "facts": (), "evidence": None})
+    write_rows(folder / "train.jsonl", [*rows, general])
+    _, counts = run("general", dataset=folder)
+    assert [row.example for row in asked] == ["general"]
+    assert counts["distilled_tokens"] >= 0
+    run("both", dataset=folder, distill=0.5)
+    assert sorted(row.example for row in asked[1:]) == ["0", "1", "general"]
 
 
 def test_preferences_are_trained_on_after_the_rows_and_told(run, dataset, tmp_path) -> None:

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 FAST = {
     "rank": 4, "epochs": 6, "learning_rate": 5e-3, "batch_size": 3, "precision": "float32", "device": "cpu",
-    "checkpoint_seconds": 1e-9, "recall_every": 2, "whiten": False,
+    "checkpoint_seconds": 1e-9, "recall_every": 2, "whiten": False, "retain": 0.0,
 }  # fmt: skip
 CASES = {
     "plain": {},
     "frozen": {"first_layer": 1},
     "whitened": {"whiten": True, "learning_rate": 1e-3},
+    "retained": {"retain": 10.0},
     "distilled": {"distill": 0.5},
     "preferred": {"preferences": "pairs.jsonl", "dpo_epochs": 6, "learning_rate": 2e-2, "epochs": 2},
 }
