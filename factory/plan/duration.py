@@ -8,6 +8,7 @@ import torch
 from factory.lora import attach
 from factory.lora.config import TrainConfig
 from factory.lora.memory import Setup
+from factory.lora.retention import TOKENS as LOOKED_TOKENS
 from factory.plan.workload import Workload
 from factory.recipe import Recipe
 
@@ -17,7 +18,8 @@ PROBE_SECONDS, PROBE_WIDTH = 0.5, 1024
 SECONDS_A_FILE = 0.1
 SECONDS_A_ROW = {"chunk": 0.0002, "synthesize": 0.003, "curate": 0.005}
 MEASURED_PARAMETERS, MEASURED_FLOPS = 135e6, 198e9  # operations a second in fp32
-TRAINING_SHARE = 0.41  # of the rate of matrix products alone that training reached there
+# Of the rate of matrix products alone, what training reached there, and what looking at general questions did.
+TRAINING_SHARE, LOOK_SHARE = 0.41, 0.18
 MERGE_SECONDS, EXPORT_SECONDS = 1.9, 1.3
 QUANTIZE_SECONDS, TYPE_SECONDS = 13.0, 3.0  # the files in 16 bits and the importance matrix; each other type
 VERIFY_SECONDS, CHECK_SECONDS = 10.0, 6.0  # the weights and the file in 16 bits; each other type
@@ -43,7 +45,8 @@ def estimate_seconds(recipe: Recipe, setup: Setup, work: Workload, speeds: Speed
     return {
         "ingest": work.files * SECONDS_A_FILE,
         **{stage: work.rows.an_epoch * seconds for stage, seconds in SECONDS_A_ROW.items()},
-        "train": flops / (TRAINING_SHARE * speeds.training),
+        "train": flops / (TRAINING_SHARE * speeds.training)
+        + _look_flops(recipe, setup) / (LOOK_SHARE * speeds.training),
         "merge": slower * MERGE_SECONDS,
         "quantize": slower * (QUANTIZE_SECONDS + types * TYPE_SECONDS),
         "verify": slower * (VERIFY_SECONDS + types * CHECK_SECONDS),
@@ -62,6 +65,11 @@ def _flops_a_token(epochs: int, wordings: int, setup: Setup) -> float:
     share = setup.layers / shape.layers
     output, layers = shape.vocabulary * shape.width, shape.layer_parameters
     return epochs * (4 * share * layers + output) + min(epochs, wordings) * 2 * (1 - share) * layers
+
+
+def _look_flops(recipe: Recipe, setup: Setup) -> float:
+    """Return the operations that it takes to see what `train.retain` holds: all layers, forward and back."""
+    return 4.0 * LOOKED_TOKENS * setup.shape.layer_parameters if recipe.train.retain else 0.0
 
 
 def probe_flops(train: TrainConfig | None = None) -> float:

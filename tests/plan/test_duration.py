@@ -10,7 +10,7 @@ from factory.lora.setup import outline, setup_of
 from factory.pipeline import STEPS
 from factory.plan import duration
 from factory.plan.workload import Rows, Workload
-from factory.recipe import load_recipe
+from factory.recipe import Recipe, load_recipe
 
 
 def read_setup(recipe, base):
@@ -21,8 +21,13 @@ def work(files, rows, tokens, questions):
     return Workload(files, Rows(rows, rows * tokens, tokens, 256), questions)
 
 
+def unheld(recipe: Recipe) -> Recipe:
+    """Return a recipe that looks at no general questions, which takes as long for any rows."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"retain": 0.0})})
+
+
 def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base):
-    recipe = make_run().recipe
+    recipe = unheld(make_run().recipe)
     setup = read_setup(recipe, base)
     small, large = work(10, 100, 36.0, 50), work(20, 200, 36.0, 100)
     fast, slower = duration.Speeds(1e11, 1e11), duration.Speeds(5e10, 5e10)
@@ -36,8 +41,20 @@ def test_every_stage_has_a_time_that_grows_with_what_it_works_on(make_run, base)
         assert slow[stage] == pytest.approx(2 * first[stage])
 
 
+def test_a_look_at_general_questions_takes_as_long_for_any_rows(make_run, base):
+    recipe, speeds = make_run().recipe, duration.Speeds(1e11, 1e11)
+    setup = read_setup(recipe, base)
+    looks = [
+        duration.estimate_seconds(recipe, setup, rows, speeds)["train"]
+        - duration.estimate_seconds(unheld(recipe), setup, rows, speeds)["train"]
+        for rows in (work(10, 100, 36.0, 50), work(10, 300, 36.0, 50))
+    ]
+    assert looks[0] == pytest.approx(looks[1])
+    assert looks[0] > 0
+
+
 def test_only_the_fast_engine_takes_less_time_where_passages_repeat(make_run, base):
-    recipe = make_run().recipe
+    recipe = unheld(make_run().recipe)
     setup, speeds = read_setup(recipe, base), duration.Speeds(1e11, 1e11)
     assert setup.fused
     for fused, expected in ((True, 0.6), (False, 1.0)):
