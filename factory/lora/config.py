@@ -84,7 +84,7 @@ class TrainConfig(BaseModel):
     init: Literal["default", "pissa", "loftq", "eva"] = "default"
     lora_plus: float | None = Field(default=None, gt=0)
     whiten: bool = True
-    retain: float = Field(default=30.0, ge=0)
+    retain: float = Field(default=10.0, ge=0)
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = {}
     alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = {}
