@@ -27,7 +27,7 @@ RECIPE = """
 name: small
 ingest: {source: documents}
 curate: {test_questions: 20, valid_questions: 10}
-train: {first_layer: 26, epochs: 2, wordings: 1, rank: 8, whiten: false, checkpoint_seconds: 5}
+train: {first_layer: 26, epochs: 2, wordings: 1, rank: 8, whiten: false, retain: 0, checkpoint_seconds: 5}
 quantize: {imatrix_tokens: 1024}
 evaluate: {general_questions: 0, rag_questions: 5}
 """
