@@ -127,6 +127,7 @@ class _PlainComposer(Composer):
                 f"recipes have no aliases (*{event.anchor}): write the value out",
                 event.start_mark,
             )
+        self.warn_double_anchors = False  # without aliases no anchor means anything
         if self.depth == MAX_DEPTH:
             raise ComposerError(None, None, f"more than {MAX_DEPTH} levels deep", event.start_mark)
         self.depth += 1
