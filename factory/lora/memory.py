@@ -12,7 +12,7 @@ from factory.lora.attention import SHORT
 from factory.lora.batches import EncodedRow, num_labels
 from factory.lora.losses import LOSS_CHUNK
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
-from factory.lora.retention import OVERSAMPLED, ROWS_AT_ONCE
+from factory.lora.retention import OVERSAMPLED, TOKENS_AT_ONCE
 from factory.lora.shape import Shape
 from factory.lora.step import PROMPT_TOKENS
 from factory.lora.whitening import DIRECTIONS
@@ -24,7 +24,7 @@ SLACK = 1.2  # steps of small models took up to a fifth more than what is counte
 # A number of a frozen layer: 4 bits, a quantized scale for 64 of them and a scale for 256 of these; or 8 bits.
 QUANTIZED_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 FLOAT = 4
-GENERAL_TOKENS = 64  # of a long general question and its answer
+DRAWN = 4 / 2  # numbers a logit while tokens are drawn, where half of what is looked at is answers
 SKETCHED = 1 + (DIRECTIONS + OVERSAMPLED) / DIRECTIONS  # numbers while they are found, for one that is kept
 
 
@@ -124,8 +124,9 @@ def opening(setup: Setup) -> Parts:
     """
     state = _state(setup, Load(0, 0))
     if setup.retained:
-        looked = ROWS_AT_ONCE * _activations(replace(setup, checkpointing=False), GENERAL_TOKENS)
-        state = replace(state, activations=looked + FLOAT * SKETCHED * setup.retained)
+        looked = TOKENS_AT_ONCE / SHORT * _activations(replace(setup, checkpointing=False), SHORT)
+        logits = DRAWN * FLOAT * TOKENS_AT_ONCE * setup.shape.vocabulary
+        state = replace(state, activations=looked + FLOAT * SKETCHED * setup.retained, logits=logits)
     if setup.init == "pissa":
         state = replace(state, weights=FLOAT * setup.shape.parameters)
     return _with_reserve(state)

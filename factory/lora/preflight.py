@@ -35,8 +35,9 @@ KNOWN = 0.1  # nats a token: a row that the model can say already shows nothing
 # Of the value that is compared. In bfloat16 gradients of a few short rows differ by up to 3 % from split to split.
 LOSS_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-# bitsandbytes computes the outlier columns of a batch apart, in more bits.
-EIGHT_BIT_LOSS_TOLERANCE, EIGHT_BIT_TOLERANCE = 2e-2, 0.1
+# bitsandbytes computes the outlier columns of a batch apart, in more bits: losses were seen 0.2 % apart in float32, and
+# as near as elsewhere with its threshold for outliers out of reach.
+EIGHT_BIT_LOSS_TOLERANCE, EIGHT_BIT_TOLERANCE = 1e-2, 0.1
 ENGINE_TOLERANCE = 3.0  # times as much, between ways to compute that round in other places
 # Where the model's own modules can compute in bfloat16 only: after one step on the rows their loss was seen 2.4 % and
 # their gradient 25 % off the exact ones, the engine's 0.01 and 4 %. Only gross faults show then.

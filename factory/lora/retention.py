@@ -27,8 +27,7 @@ from factory.lora.step import autocast, like_lengths
 from factory.lora.whitening import most_directions, some_rows
 
 OVERSAMPLED = 16  # random directions beyond those that are kept
-TOKENS = 4096  # looked at
-ROWS_AT_ONCE = 16
+TOKENS, TOKENS_AT_ONCE = 4096, 512  # looked at
 LEAST = 1e-6  # of the largest part of a sum of float32 numbers; what is below is rounding
 SCALE = 1024.0  # of gradients, as float16 has no numbers as small as many are
 
@@ -123,12 +122,13 @@ def look_at_answers(model: Any, rows: Sequence[EncodedRow], device: str, dtype: 
         return NONE
     chosen, look, split = some_rows(rows, TOKENS), _Look(), SplitModel(model, 0)
     hooks = [layer.register_forward_hook(look.hook(name)) for name, layer in layers.items()]
+    rows_at_once = max(1, TOKENS_AT_ONCE // max(len(row.ids) for row in chosen))
     was_training, drawn = model.training, 0
     model.eval()
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            for numbers in like_lengths([row.ids for row in chosen], ROWS_AT_ONCE):
+            for numbers in like_lengths([row.ids for row in chosen], rows_at_once):
                 batch = collate([chosen[number] for number in numbers], pad_id=0).to(device)
                 look.mask = batch.mask.bool()
                 drawn += _draw_answers(split, batch, device, dtype)
@@ -206,9 +206,7 @@ class _Look:
         self.mask = torch.zeros(0, dtype=torch.bool)
         self.read: dict[str, Sketch] = {}
         self.put_out: dict[str, Sketch] = {}
-        self.source: dict[
-            str, str
-        ] = {}  # modules beside each other read the same tensor: which was the first
+        self.source: dict[str, str] = {}  # of modules that read the same tensor, the first
         self._last: tuple[Any, str] = (None, "")
         self._random: dict[int, torch.Tensor] = {}  # directions by size
 

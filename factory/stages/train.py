@@ -34,7 +34,7 @@ CHECKPOINTS = "checkpoints"
 PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20
 GIB = 1 << 30
-GENERAL_TOKENS = 256  # of a general question and its answer, at most
+GENERAL_QUESTIONS, GENERAL_TOKENS = 128, 256  # a block that is rehearsed, and a row's most tokens
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DPO_RATE = 0.05  # of the learning rate; Zephyr's recipes take a fortieth of the SFT's, Tülu 3's a tenth
 
@@ -207,8 +207,8 @@ def _general_rows(base: Path, tokenizer: Any, system: str) -> list["EncodedRow"]
     """Return bundled general questions with the base's own answers; none where it says nothing whole."""
     from factory.lora import batches, rehearsal
 
-    pairs = rehearsal.rehearse(base, replay.questions(), system)
-    return batches.encode(tokenizer, replay.examples(pairs, max(1, len(pairs)), system), GENERAL_TOKENS)
+    pairs = rehearsal.rehearse(base, replay.questions()[:GENERAL_QUESTIONS], system)
+    return batches.encode(tokenizer, replay.examples(pairs, GENERAL_QUESTIONS, system), GENERAL_TOKENS)
 
 
 def _read_pairs(
@@ -237,9 +237,9 @@ def _distillation(
     seed: int,
     work: Path,
 ) -> "Distillation | None":
-    """Return the objective that mixes in what the base says with the evidence above the question, and of itself.
+    """Return the objective that mixes in what the base says, or None where it is not asked.
 
-    It says nothing of itself where no general questions are asked.
+    It is asked about its own answers to general questions, and about others with the evidence above the question.
     """
     from factory.lora import batches, distill, objectives
 

@@ -16,6 +16,7 @@ from factory.errors import TrainError
 from factory.facts import replay
 from factory.lora import distributed, rehearsal
 from factory.rows import Question, write_rows
+from factory.stages.train import GENERAL_QUESTIONS
 from factory.weights.base import open_base
 from tests.tiny import TINY_ROWS, make_tiny_dataset
 
@@ -83,7 +84,9 @@ def runs(base, tmp_path_factory) -> dict[str, Path]:
         patch.setattr(
             rehearsal, "_answer", lambda base, blocks, *given: [["It is."] * len(block) for block in blocks]
         )
-        rehearsal.rehearse(open_base(str(folder / "tiny.gguf")).folder, replay.questions(), "")
+        rehearsal.rehearse(
+            open_base(str(folder / "tiny.gguf")).folder, replay.questions()[:GENERAL_QUESTIONS], ""
+        )
     for name, command in {"alone": f"{sys.executable} -m factory.cli", **LAUNCHERS}.items():
         _make_dataset(folder / name)
         said = _train(folder, command, folder / name)

@@ -23,7 +23,7 @@ from factory.lora.retention import (
     on_device,
 )
 from tests.lora.conftest import TARGETS
-from tests.lora.test_loop import SETTINGS
+from tests.lora.test_loop import SETTINGS, Killed, _kill_at
 
 
 @pytest.fixture
@@ -231,18 +231,13 @@ def test_a_run_with_it_changes_general_answers_less_and_learns_as_much(
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     def loop(name: str, kill_at: int = 0) -> Loop:
-        def report(row: dict[str, float]) -> None:
-            if row["step"] == kill_at:
-                raise Killed
-
         model = new_model()
         penalty = Divergence(model, look_at_answers(model, encoded, "cpu", torch.float32), 5.0)
         settings = replace(SETTINGS, checkpoint_seconds=1e-9)
-        return Loop(model, 0, encoded, settings, tmp_path / name, lambda: 0.0, report, penalty=penalty)
+        return Loop(
+            model, 0, encoded, settings, tmp_path / name, lambda: 0.0, _kill_at(kill_at), penalty=penalty
+        )
 
     straight = loop("straight")
     straight.run()

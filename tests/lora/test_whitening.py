@@ -12,7 +12,7 @@ from factory.lora.checkpoint import trained_state
 from factory.lora.loop import Loop
 from factory.lora.optimizer import Optimizer
 from factory.lora.whitening import DAMPING, Directions, begin_whitened, look_at_inputs
-from tests.lora.test_loop import SETTINGS
+from tests.lora.test_loop import SETTINGS, Killed, _kill_at
 
 
 @pytest.fixture
@@ -200,19 +200,14 @@ def test_a_fresh_a_begins_scaled_and_b_stays_zero(new_model, encoded) -> None:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     def loop(name: str, kill_at: int = 0) -> Loop:
-        def report(row: dict[str, float]) -> None:
-            if row["step"] == kill_at:
-                raise Killed
-
         model = new_model()
         found = look_at_inputs(model, encoded, "cpu", torch.float32)
         begin_whitened(model, found)
         settings = replace(SETTINGS, checkpoint_seconds=1e-9)
-        return Loop(model, 0, encoded, settings, tmp_path / name, lambda: 0.0, report, whitening=found)
+        return Loop(
+            model, 0, encoded, settings, tmp_path / name, lambda: 0.0, _kill_at(kill_at), whitening=found
+        )
 
     straight = loop("straight")
     straight.run()

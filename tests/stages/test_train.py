@@ -105,7 +105,7 @@ def test_steps_are_whitened_and_held_by_what_the_base_says_to_general_questions(
     assert (counts["whitened"], counts["retained"], asked) == (0, 0, [])
     monkeypatch.setattr("factory.lora.rehearsal.rehearse", rehearse)
     both, counts = run("both")
-    assert asked == [(base, 310, SYSTEM)]
+    assert asked == [(base, 128, SYSTEM)]
     assert counts["whitened"] == counts["retained"] == 2 * 7, "each module of both layers"
     whitened, counts = run("whitened", retain=0)
     assert (counts["whitened"], counts["retained"]) == (2 * 7, 0)
