@@ -47,6 +47,21 @@ def _kill_at(step: int) -> Callable[[dict[str, float]], None]:
     return report
 
 
+def end_with_the_same_bits(loop: Callable[[str, int], Loop]) -> dict[str, torch.Tensor]:
+    """Run a loop straight through, and another that is killed at a step; return what both end with.
+
+    `loop` returns one by its name and the step it is killed at, 0 for none.
+    """
+    straight, resumed = loop("straight", 0), loop("killed", 0)
+    straight.run()
+    with pytest.raises(Killed):
+        loop("killed", 4).run()
+    resumed.run()
+    ended, expected = trained_state(resumed.model), trained_state(straight.model)
+    assert all(torch.equal(ended[name], expected[name]) for name in expected)
+    return expected
+
+
 @pytest.fixture
 def make_loop(new_model, encoded, tmp_path):
     """Return a function that prepares a run, by default one that is never killed and recalls nothing."""

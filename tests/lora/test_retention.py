@@ -23,7 +23,7 @@ from factory.lora.retention import (
     on_device,
 )
 from tests.lora.conftest import TARGETS
-from tests.lora.test_loop import SETTINGS, Killed, _kill_at
+from tests.lora.test_loop import SETTINGS, _kill_at, end_with_the_same_bits
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_a_run_with_it_changes_general_answers_less_and_learns_as_much(
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_path: Path) -> None:
-    def loop(name: str, kill_at: int = 0) -> Loop:
+    def loop(name: str, kill_at: int) -> Loop:
         model = new_model()
         penalty = Divergence(model, look_at_answers(model, encoded, "cpu", torch.float32), 5.0)
         settings = replace(SETTINGS, checkpoint_seconds=1e-9)
@@ -239,14 +239,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_p
             model, 0, encoded, settings, tmp_path / name, lambda: 0.0, _kill_at(kill_at), penalty=penalty
         )
 
-    straight = loop("straight")
-    straight.run()
-    with pytest.raises(Killed):
-        loop("killed", 4).run()
-    resumed = loop("killed")
-    resumed.run()
-    ended, expected = trained_state(resumed.model), trained_state(straight.model)
-    assert all(torch.equal(ended[name], expected[name]) for name in expected)
+    end_with_the_same_bits(loop)
 
 
 def test_a_beginning_that_is_no_change_is_none_in_low_precision_too(base, encoded) -> None:

@@ -12,7 +12,7 @@ from factory.lora.checkpoint import trained_state
 from factory.lora.loop import Loop
 from factory.lora.optimizer import Optimizer
 from factory.lora.whitening import DAMPING, Directions, begin_whitened, look_at_inputs
-from tests.lora.test_loop import SETTINGS, Killed, _kill_at
+from tests.lora.test_loop import SETTINGS, _kill_at, end_with_the_same_bits
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_fresh_a_begins_scaled_and_b_stays_zero(new_model, encoded) -> None:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_path: Path) -> None:
-    def loop(name: str, kill_at: int = 0) -> Loop:
+    def loop(name: str, kill_at: int) -> Loop:
         model = new_model()
         found = look_at_inputs(model, encoded, "cpu", torch.float32)
         begin_whitened(model, found)
@@ -209,14 +209,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(new_model, encoded, tmp_p
             model, 0, encoded, settings, tmp_path / name, lambda: 0.0, _kill_at(kill_at), whitening=found
         )
 
-    straight = loop("straight")
-    straight.run()
-    with pytest.raises(Killed):
-        loop("killed", 4).run()
-    resumed = loop("killed")
-    resumed.run()
-    ended, expected = trained_state(resumed.model), trained_state(straight.model)
-    assert all(torch.equal(ended[name], expected[name]) for name in expected)
+    expected = end_with_the_same_bits(loop)
     unscaled = Loop(new_model(), 0, encoded, SETTINGS, tmp_path / "plain", lambda: 0.0, lambda row: None)
     unscaled.run()
     assert not any(
