@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from factory import hardware, store
 from factory.backends.engine import EngineSpec
+from factory.backends.models import read_sure_from
 from factory.bundle.manifest import MANIFEST, Manifest, Sampling, read_manifest
 from factory.errors import BaseModelError, FactoryError, MissingExtraError
 
@@ -26,6 +27,7 @@ DIGEST_LENGTH = 12
 BASE_TYPE = "Q8_0"  # what a base is served as: half of F16's memory
 SHARED_CONTEXTS = 4  # full contexts that the requests running at a time share
 ADAPTER_FILE = "adapter.gguf"
+SCORED_ADAPTER = "adapter"  # its name among a bundle's scores
 ELSEWHERE = Sampling(
     num_ctx=8192, num_predict=1024, temperature=0.0, stop=()
 )  # for models that we did not make
@@ -53,7 +55,8 @@ class ServedModel:
     """One id of `/v1/models` and everything needed to ask it.
 
     `adapter` is its number in the engine, or None; `sha256` identifies the model file, `adapter_sha256` the adapter's.
-    `vocabulary` holds the texts that the model reads as its own marks, which no message may hold.
+    `vocabulary` holds the texts that the model reads as its own marks, which no message may hold. `factory ask`
+    declines an answer from memory that is less sure than `sure_from`, in nats; None is not known.
     """
 
     id: str
@@ -69,6 +72,7 @@ class ServedModel:
     bundle: Path | None = None
     endpoint: EndpointSpec | None = None
     vocabulary: "Vocabulary | None" = None
+    sure_from: float | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +108,8 @@ class ServedModel:
         }
         known = {"base": self.base, "quantization": self.quantization}
         known |= {"sha256": self.sha256, "adapter_sha256": self.adapter_sha256}
-        return card | {name: value for name, value in known.items() if value}
+        line = {} if self.sure_from is None else {"sure_from": self.sure_from}
+        return card | {name: value for name, value in known.items() if value} | line
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ def _files(bundle: Path, manifest: Manifest, room: dict[str, int]) -> list[Serve
                 sha256=file.sha256,
                 bundle=bundle,
                 vocabulary=_vocabulary(bundle / file.path),
+                sure_from=read_sure_from(bundle, file.path),
             )
         )
     return served
@@ -262,6 +268,7 @@ def _on_base(kin: dict[Path, Manifest], room: dict[str, int]) -> tuple[list[Serv
                 adapter=number,
                 adapter_sha256=sha256,
                 bundle=bundle,
+                sure_from=read_sure_from(bundle, SCORED_ADAPTER),
             )
         )
     return [base], adapters

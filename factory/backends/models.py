@@ -64,15 +64,15 @@ def resolve(model: str) -> ModelReference:
     path = Path(model)
     if path.is_file() and path.suffix == ".gguf":
         return ModelReference(
-            "gguf", path.name, path, system=_origin(path)[0], sure_from=_sure_from(path.parent, path.name)
+            "gguf", path.name, path, system=_origin(path)[0], sure_from=read_sure_from(path.parent, path.name)
         )
     if (path / "manifest.json").is_file():
         manifest = store.read_json(path / "manifest.json")
         name, system = manifest["default_file"], manifest["system"]
-        return ModelReference("gguf", name, path / name, system=system, sure_from=_sure_from(path, name))
+        return ModelReference("gguf", name, path / name, system=system, sure_from=read_sure_from(path, name))
     if (path / "adapter_config.json").is_file():
         base = store.read_json(path / "adapter_config.json")["base_model_name_or_path"]
-        sure_from = _sure_from(path.parent, path.name)
+        sure_from = read_sure_from(path.parent, path.name)
         return ModelReference("adapter", path.name, path, base, *_origin(path), sure_from=sure_from)
     if (path / "config.json").is_file():
         return ModelReference("merged", path.name, path, system=_origin(path)[0])
@@ -108,7 +108,7 @@ def _origin(path: Path) -> tuple[str, str | None]:
     return "", None
 
 
-def _sure_from(bundle: Path, name: str) -> float | None:
+def read_sure_from(bundle: Path, name: str) -> float | None:
     """Return how sure a bundle's model has to be of an answer, as its evaluation found."""
     if not (bundle / "manifest.json").is_file():
         return None

@@ -17,6 +17,7 @@ from factory.api.models import (
 from factory.bundle.manifest import list_files, read_manifest, write_manifest
 from factory.errors import BaseModelError, ExportError, FactoryError
 from tests.api.conftest import SYSTEM
+from tests.scored import make_score
 from tests.tiny import rewrite_gguf
 
 HOSTILE = b"GGUF" + struct.pack("<IQQ", 3, 1, 2**60) + bytes(64)
@@ -50,6 +51,17 @@ def test_models_carry_what_their_bundle_says(catalog, made):
     assert catalog.models["tiny-instruct"].system == ""
     assert pump.vocabulary.control == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
     assert pump.vocabulary.fim is None
+
+
+def test_cards_say_from_where_on_each_model_of_a_bundle_is_sure(made, tmp_path):
+    hedged = {"answered": None, "right": None, "refused": None}
+    lines = {"adapter": -0.2, "model-Q8_0.gguf": -0.1}
+    scores = [make_score(model=name, when_sure={"threshold": at} | hedged) for name, at in lines.items()]
+    bundle = _copy(made.gate, tmp_path / "bundle", scores=(make_score(model="adapter"), *scores))
+    cards = {name: model.card() for name, model in build_catalog([bundle]).models.items()}
+
+    assert (cards["gate"]["sure_from"], cards["gate:Q8_0"]["sure_from"]) == (-0.2, -0.1)
+    assert "sure_from" not in cards["tiny-instruct"]
 
 
 def test_cards_hold_no_path(catalog, made):

@@ -3,12 +3,14 @@ import io
 import json
 import os
 import re
+from statistics import fmean
 
 import httpx
 import openai
 import pytest
 
 from factory import store
+from factory.backends.models import open_model, resolve
 from tests.api.conftest import SYSTEM
 from tests.api.served import ASKED, QUESTION, events, pieces, serving, stub_router
 
@@ -149,6 +151,19 @@ def test_logprobs_are_those_of_the_chosen_tokens(client):
     for token in content:
         assert len(token.top_logprobs) == 3
         assert token.logprob == max(other.logprob for other in token.top_logprobs) <= 0
+
+
+def test_the_mean_of_log_probabilities_is_how_sure_the_file_is_when_it_is_asked(client, made):
+    answer = client.chat.completions.create(
+        model="gate:Q8_0", messages=ASKED, temperature=0, logprobs=True, top_logprobs=1
+    )
+    with open_model(resolve(str(made.gate / "model-Q8_0.gguf"))) as file:
+        expected = file.answer([QUESTION])[0]
+    logprobs = [token.logprob for token in answer.choices[0].logprobs.content]
+
+    assert answer.choices[0].message.content == expected.text
+    assert len(logprobs) == answer.usage.completion_tokens, "the end is among them"
+    assert fmean(logprobs) == pytest.approx(expected.sureness, rel=0.1)
 
 
 def test_a_schema_shapes_what_a_random_model_says(client):
