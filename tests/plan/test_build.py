@@ -162,9 +162,8 @@ def test_a_plan_uses_the_dataset_once_it_is_there(make_run, tmp_path, example):
 
 def test_time_grows_with_epochs_and_shrinks_with_frozen_layers(make_run):
     def minutes(*overrides):
-        return build.make_plan(make_run("train.retain=0", *overrides))["training"][
-            "minutes"
-        ]  # no look beside it
+        run = make_run("train.retain=0", *overrides)  # no look beside it
+        return build.make_plan(run)["training"]["minutes"]
 
     assert minutes("train.epochs=10") == pytest.approx(2 * minutes("train.epochs=5"), rel=0.05)
     frozen = ("train.epochs=10", "train.first_layer=0.67")
