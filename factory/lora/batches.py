@@ -4,17 +4,18 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import chain, groupby, takewhile
 from typing import Any
 
 import torch
 
 from factory import store
 from factory.chat.context import split_turn
-from factory.chat.template import encode_example
+from factory.chat.template import encode_examples
 from factory.rows import Example
 
 IGNORED = -100
+ENCODED_AT_ONCE = 1024  # rows: several times as fast as one by one
 Parts = Sequence[tuple[list[int], float]]  # rows' numbers, and the weight of their loss
 
 
@@ -52,8 +53,11 @@ class Batch:
 def encode(tokenizer: Any, rows: Sequence[Example], max_tokens: int) -> list[EncodedRow]:
     """Return the rows that fit into `max_tokens`; cutting the others would teach half answers."""
     encoded = []
-    for row in rows:
-        ids, labels = encode_example(tokenizer, row.messages)
+    found = chain.from_iterable(
+        encode_examples(tokenizer, [row.messages for row in rows[start : start + ENCODED_AT_ONCE]])
+        for start in range(0, len(rows), ENCODED_AT_ONCE)
+    )
+    for row, (ids, labels) in zip(rows, found, strict=True):
         if len(ids) <= max_tokens:
             context = split_turn(row.messages[-2].content)[0]
             document = row.evidence.document if row.evidence and not context else ""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from factory.errors import TrainError
 
 # Small corpora still gain after the 24th pass; two cores train on so many tokens in some 35 to 55 minutes.
-TRAINING_TOKENS = 750_000
+TRAINING_TOKENS = 600_000
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 # Many facts get into each other's way in a small rank ("Data Quality over Capacity", arXiv:2607.21861, finds a hard
 # gate). A larger one changes the weights further at the same rate, as its root (rsLoRA, arXiv:2312.03732).
@@ -24,7 +24,7 @@ class TrainConfig(BaseModel):
     `learning_rate` rises over the first `warmup` share of the steps, then falls along a cosine; `weight_decay`
     and `max_gradient_norm` are AdamW's and the clipping's. Where no rank is given, 5,000 facts or more get one of
     128, and half the learning rate unless that is given. Training takes `epochs`, if not given as
-    many as 750,000 tokens make, 8 to 40; rows longer than `max_tokens` are left out.
+    many as 600,000 tokens make, 8 to 40; rows longer than `max_tokens` are left out.
     Recall is measured each `recall_every` epochs, and a checkpoint kept each `checkpoint_seconds`. With `patience`
     training ends early: after so many measurements in a row without a better one, since some recall was there.
 

@@ -17,7 +17,15 @@ from factory import hardware
 from factory.errors import TrainError
 from factory.lora import checkpoint, distributed, flops, killed, shortage
 from factory.lora.adapter import parameter_groups
-from factory.lora.batches import EncodedRow, Parts, epoch_batches, order_digest, parts_of, share_of
+from factory.lora.batches import (
+    EncodedRow,
+    Parts,
+    epoch_batches,
+    num_tokens,
+    order_digest,
+    parts_of,
+    share_of,
+)
 from factory.lora.checkpoint import Progress
 from factory.lora.documents import Seen, Tally
 from factory.lora.engine import Engine, open_engine
@@ -194,7 +202,7 @@ class Loop:
         killed.mark(self.checkpoints, progress.micro_batch)
 
     def _try_largest(self, progress: Progress) -> dict[str, float]:
-        """Compute the gradient of the batch with the most tokens, so that memory runs out now rather than in hours."""
+        """Compute the gradient of the batch with the most tokens at once: memory is to run out now, not in hours."""
         with torch.random.fork_rng():
             self._fill_lower([self._largest])
             self._gradient(self._largest, progress)
@@ -206,7 +214,12 @@ class Loop:
         }
 
     def _num_tokens(self, numbers: Sequence[int]) -> int:
-        return sum(len(self.rows[number].ids) for number in numbers)
+        """Return the tokens of a batch's largest part, as its engine computes it."""
+        shared = self._engine.shares_prefixes
+        parts = parts_of(self.rows, numbers, self.settings.micro_batch, shared=shared)
+        if shared:
+            return max((num_tokens(self.rows, part) for part in parts), default=0)
+        return max((sum(len(self.rows[number].ids) for number in part) for part in parts), default=0)
 
     def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()

@@ -4,12 +4,14 @@ The parts are counted from what `engine` and `step` keep for the backward pass. 
 computes.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from factory.lora.attention import SHORT
 from factory.lora.batches import EncodedRow, num_labels
+from factory.lora.flops import shared_tokens
 from factory.lora.losses import LOSS_CHUNK
 from factory.lora.recall import BATCH_SIZE, MAX_ANSWER_TOKENS
 from factory.lora.retention import OVERSAMPLED, TOKENS_AT_ONCE
@@ -36,10 +38,10 @@ class Setup:
     `inputs` are what they read, `ranks` what A makes of it, `results` what DoRA keeps of what base and adapter put
     out; `directions` are the numbers of those that steps are whitened along, `retained` of those that general answers
     are kept by, `rebuilt` the weights without a module of their own to which every step adds B A. `dtype_bytes` is the
-    size of a number in the computing dtype, `fused` tells which engine runs, `checkpointing` whether activations are
-    computed twice, `offloaded` whether what a layer begins with then waits in main memory, `head_norms` whether queries
-    and keys are normalised. The layers' weights are spread over `processes`, whose shares wait there too if
-    `shares_offloaded`; `init` is the adapter's.
+    size of a number in the computing dtype, `float16` tells whether it is that one, `fused` which engine runs,
+    `checkpointing` whether activations are computed twice, `offloaded` whether what a layer begins with then waits in
+    main memory, `head_norms` whether queries and keys are normalised. The layers' weights are spread over `processes`,
+    whose shares wait there too if `shares_offloaded`; `init` is the adapter's.
     """
 
     shape: Shape
@@ -49,6 +51,7 @@ class Setup:
     ranks: int
     dtype_bytes: int
     fused: bool
+    float16: bool = False
     results: int = 0
     directions: int = 0
     retained: int = 0
@@ -70,6 +73,19 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Below:
+    """Rows of which some stand below passages, which the fast engine computes once for those of a batch, in tokens.
+
+    `shared` are the most that rows below the same passages begin with, `own` the most that such a row has beside them,
+    `apart` those of the longest row below none.
+    """
+
+    shared: int
+    own: int
+    apart: int
+
+
+@dataclass(frozen=True)
 class Load:
     """The rows of a dataset.
 
@@ -81,6 +97,7 @@ class Load:
     labels: int
     kept_tokens: int = 0
     together: int = 1
+    below: Below | None = None
 
 
 @dataclass(frozen=True)
@@ -113,13 +130,38 @@ def load_of(rows: Sequence[EncodedRow], others: Sequence[EncodedRow] = ()) -> Lo
     lengths = [len(row.ids) for row in rows]
     longest = max([*lengths, *(len(row.ids) for row in others)])
     labels = max(map(num_labels, [*rows, *others]))
-    return Load(longest, labels, together=2) if others else Load(longest, labels, kept_tokens=sum(lengths))
+    if others:
+        return Load(longest, labels, together=2)
+    return Load(longest, labels, kept_tokens=sum(lengths), below=_below(rows))
+
+
+def _below(rows: Sequence[EncodedRow]) -> Below | None:
+    contexts: dict[str, list[EncodedRow]] = defaultdict(list)
+    for row in rows:
+        contexts[row.context].append(row)
+    apart = max((len(row.ids) for row in contexts.pop("", [])), default=0)
+    if not contexts:
+        return None
+    sizes = [(shared_tokens(same), max(len(row.ids) for row in same)) for same in contexts.values()]
+    return Below(
+        max(shared for shared, _ in sizes), max(longest - shared for shared, longest in sizes), apart
+    )
+
+
+def largest_rows(setup: Setup, load: Load, rows: int) -> tuple[int, int]:
+    """Return the tokens of each of so many rows that need the most together, and how many of them are shared."""
+    below = load.below
+    if below is None or not setup.fused:
+        return load.tokens, 0
+    if rows * _activations(setup, below.apart) > _sharing(setup, below, rows):
+        return below.apart, 0
+    return below.shared + below.own, below.shared
 
 
 def opening(setup: Setup) -> Parts:
     """Return what putting an adapter on the base holds.
 
-    What general answers are kept by is found in float32, by a few more directions, before it is rounded; PiSSA takes
+    What general answers are kept by is found in float32, by a few more directions, than it is kept in; PiSSA takes
     weights apart in float32.
     """
     state = _state(setup, Load(0, 0))
@@ -142,7 +184,7 @@ def train_step(setup: Setup, load: Load, rows: int) -> Parts:
         replace(
             _state(setup, load),
             gradients=FLOAT * setup.trained,
-            activations=rows * _activations(setup, load.tokens) + setup.dtype_bytes * rebuilt,
+            activations=_together(setup, load, rows) + setup.dtype_bytes * rebuilt,
             logits=logits * setup.shape.vocabulary,
         ),
         long=not setup.cuda,
@@ -195,18 +237,45 @@ def _weights(setup: Setup) -> float:
 def _state(setup: Setup, load: Load) -> Parts:
     """Return what stays in memory from step to step: moments and directions in float32, a copy in low precision.
 
+    What general answers are kept by has low precision where that is not float16.
+
     Plain layers in float32 compute with the adapter itself. A beginning that stands for a part of the base is kept.
     """
     copied = setup.dtype_bytes if setup.fused or setup.dtype_bytes < FLOAT else 0
+    kept_by = FLOAT if setup.float16 else setup.dtype_bytes
     begun = FLOAT if setup.init in {"pissa", "loftq"} and not setup.cuda else 0
     kept = load.kept_tokens * setup.shape.width * setup.dtype_bytes if setup.first_layer else 0
     return Parts(
         weights=_weights(setup),
         adapter=(FLOAT + copied + begun) * setup.trained,
-        optimizer=FLOAT * (2 * setup.trained + setup.directions) + setup.dtype_bytes * setup.retained,
+        optimizer=FLOAT * (2 * setup.trained + setup.directions) + kept_by * setup.retained,
         cache=kept,
         libraries=CUDA_BYTES if setup.cuda else LIBRARIES_BYTES,
     )
+
+
+def _together(setup: Setup, load: Load, rows: int) -> float:
+    """Return the bytes for that many rows: the longest, or what they are where they share what stands above them."""
+    below = load.below
+    if below is None or not setup.fused:
+        return rows * _activations(setup, load.tokens)
+    return max(rows * _activations(setup, below.apart), _sharing(setup, below, rows))
+
+
+def _sharing(setup: Setup, below: Below, rows: int) -> float:
+    """Return the bytes for that many rows below the same passages, in the kernel for short rows or that for long ones.
+
+    Each row has a copy of the keys and values that it sees, and in the former so has each row's length of passages.
+    """
+
+    def needed(seen: int) -> float:
+        tokens = max(0, seen - below.own) + rows * below.own
+        size, copies = (FLOAT, tokens / max(1, below.own)) if seen <= SHORT else (setup.dtype_bytes, rows)
+        copied = setup.layers * size * copies * seen * 2 * setup.shape.keys
+        return tokens * (kept_bytes(setup, seen) + _passing(setup, seen, backward=True)) + copied
+
+    length = below.shared + below.own
+    return max(needed(min(length, SHORT)), needed(length))
 
 
 def _activations(setup: Setup, row_tokens: int) -> float:

@@ -12,7 +12,8 @@ their main directions, found in one pass by random projections (Nyström; Tropp 
 Knows models and rows; not steps or schedules.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,26 +35,22 @@ SCALE = 1024.0  # of gradients, as float16 has no numbers as small as many are
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A symmetric matrix: `size` times `shares_K` along the columns of `vectors_DK`, and `rest` in all directions."""
+    """A symmetric matrix: `size` W Wᵀ, of some directions W (D, K), and `rest` in all of them."""
 
-    vectors_DK: torch.Tensor
-    shares_K: torch.Tensor
+    directions_DK: torch.Tensor
     size: float
     rest: float
 
-    def times(self, columns_DR: torch.Tensor) -> torch.Tensor:
-        """Return the matrix times some columns, in float32."""
-        if not self.size:
-            return columns_DR.float() * self.rest
-        low = self.vectors_DK.dtype
-        along_KR = (self.vectors_DK.T @ columns_DR.to(low)).float().mul_(self.shares_K[:, None])
-        most_R = along_KR.abs().amax(0, keepdim=True).clamp(min=1e-30)
-        back_DR = (self.vectors_DK @ (along_KR / most_R).to(low)).float()
-        return back_DR.mul_(self.size * most_R).add_(columns_DR, alpha=self.rest)
+    def times(self, rows_RD: torch.Tensor) -> torch.Tensor:
+        """Return some rows times the matrix, in float32."""
+        directions_DK = self.directions_DK
+        along_RD = (rows_RD.to(directions_DK.dtype) @ directions_DK) @ directions_DK.T
+        return torch.add(rows_RD * self.rest, along_RD, alpha=self.size)
 
     def to(self, device: str, dtype: torch.dtype) -> "Spectrum":
-        """Return the same on a device, its vectors in a dtype."""
-        return replace(self, vectors_DK=self.vectors_DK.to(device, dtype), shares_K=self.shares_K.to(device))
+        """Return the same on a device; float16 has no numbers as small as products with B are, so stays float32."""
+        kept = torch.float32 if dtype == torch.float16 else dtype
+        return replace(self, directions_DK=self.directions_DK.to(device, kept))
 
 
 class Sketch:
@@ -87,11 +84,10 @@ class Sketch:
         kept = min(most_directions(len(seen_DP)), int(sizes_P.isfinite().sum()))
         energies_K = roots_P[:kept].square()
         rest = max(0.0, energy - float(energies_K.sum())) / max(1, len(seen_DP) - kept)
-        above_K = energies_K - rest
-        largest = float(above_K.abs().max()) if kept else 0.0
-        return Spectrum(
-            vectors_DP[:, :kept].float().contiguous(), (above_K / (largest or 1.0)).float(), largest, rest
-        )
+        above_K = (energies_K - rest).clamp(min=0.0)
+        largest = float(above_K.max()) if kept else 0.0
+        shares_K = above_K / (largest or 1.0)
+        return Spectrum((vectors_DP[:, :kept] * shares_K.sqrt()).float().contiguous(), largest, rest)
 
 
 @dataclass(frozen=True)
@@ -103,6 +99,7 @@ class Kept:
     begun: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
+Factors = tuple[torch.Tensor, torch.Tensor]  # (Q, D) and (O, Q), whose product is a layer's change
 Retention = Mapping[str, Kept]  # by the layer's name among the model's modules
 NONE: Retention = {}
 
@@ -148,7 +145,7 @@ def look_at_answers(model: Any, rows: Sequence[EncodedRow], device: str, dtype: 
 
 
 def on_device(retention: Retention, device: str, dtype: torch.dtype) -> Retention:
-    """Return the same on a device, in the dtype that the model computes in; what layers share they still share."""
+    """Return the same on a device, in the dtype that the model computes in or float32; what is shared stays so."""
     moved: dict[int, Spectrum] = {}
 
     def move(spectrum: Spectrum) -> Spectrum:
@@ -170,19 +167,20 @@ class Divergence:
     """How far a model has moved from what it said, `strength` times beside a loss in nats a token."""
 
     def __init__(self, model: Any, retention: Retention, strength: float) -> None:
-        """Keep the layers of the model that have something to keep."""
+        """Keep the layers of the model that have something to keep; those that read the same are together."""
         layers: dict[str, Any] = dict(adapted_layers(model))
-        self._layers = [(layers[name], kept) for name, kept in retention.items()]
-        self._strength = strength
+        groups: dict[int, list[tuple[Any, Kept]]] = defaultdict(list)
+        for name, kept in retention.items():
+            groups[id(kept.read)].append((layers[name], kept))
+        self._groups, self._strength = list(groups.values()), strength
 
     @torch.no_grad()
     def add_gradients(self) -> None:
         """Add its gradient to that of each A and B; one without gradient, such as an idle expert's, is left alone."""
-        for layer, kept in self._layers:
+        for layer, _, (into_OQ, read_QD) in self._each():
             first, second = _factors(layer)
             if first.grad is None or second.grad is None:
                 continue
-            into_OQ, read_QD = _sides(layer, kept)
             by = self._strength * layer.scaling[ADAPTER] ** 2
             second.grad.addmm_(into_OQ, read_QD @ first.T, alpha=by)
             first.grad.addmm_(second.T @ into_OQ, read_QD, alpha=by)
@@ -191,12 +189,19 @@ class Divergence:
     def nats(self) -> float:
         """Return how far it is, in nats a token."""
         total = 0.0
-        for layer, kept in self._layers:
-            into_OQ, read_QD = _sides(layer, kept)
-            first, second = _changes(layer, kept)
+        for layer, (first, second), (into_OQ, read_QD) in self._each():
             products = (second.T @ into_OQ) * (first @ read_QD.T)
             total += 0.5 * layer.scaling[ADAPTER] ** 2 * float(products.sum())
         return total
+
+    def _each(self) -> Iterator[tuple[Any, Factors, Factors]]:
+        """Yield each layer, the two factors of its change, and with them G times the second and the first times C."""
+        for group in self._groups:
+            changes = [_changes(layer, kept) for layer, kept in group]
+            firsts = [first for first, _ in changes]
+            read = group[0][1].read.times(torch.cat(firsts)).split([len(first) for first in firsts])
+            for (layer, kept), change, read_QD in zip(group, changes, read, strict=True):
+                yield layer, change, (kept.put_out.times(change[1].T).T, read_QD)
 
 
 class _Look:
@@ -268,16 +273,10 @@ def _begun(layer: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
     return (first, second) if second.any() else None
 
 
-def _changes(layer: Any, kept: Kept) -> tuple[torch.Tensor, torch.Tensor]:
+def _changes(layer: Any, kept: Kept) -> Factors:
     """Return two factors of what has been added, without the scale: (B - B0) A + B0 (A - A0)."""
     first, second = _factors(layer)
     if kept.begun is None:
         return first, second
     first_begun, second_begun = kept.begun
     return torch.cat([first, first - first_begun]), torch.cat([second - second_begun, second_begun], 1)
-
-
-def _sides(layer: Any, kept: Kept) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return G times the second of these factors, and the first times C."""
-    first, second = _changes(layer, kept)
-    return kept.put_out.times(second), kept.read.times(first.T).T

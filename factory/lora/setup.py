@@ -60,6 +60,7 @@ def setup_of(model: Any, config: TrainConfig, device: str, dtype: torch.dtype) -
         inputs=_inputs(modules, copied),
         ranks=sum(layer.r[ADAPTER] for _, layer in modules),
         dtype_bytes=dtype.itemsize,
+        float16=dtype == torch.float16,
         fused=is_fused(model, device, own_modules=own_modules),
         results=sum(2 * (layer.out_features or 0) for _, layer in modules if layer.use_dora[ADAPTER]),
         directions=sum(size * most_directions(size) for size in _read(modules)) if config.whiten else 0,

@@ -94,7 +94,7 @@ def _setup(train: TrainConfig, base: Path) -> tuple[memory.Setup, int]:
 
 def _loads(train: TrainConfig, rows: Rows) -> list[memory.Load]:
     """Return what is trained on: rows and, where there are preferences, pairs of rows as long as they may be."""
-    load = memory.Load(rows.longest, round(LABEL_SHARE * rows.longest), round(rows.total))
+    load = memory.Load(rows.longest, round(LABEL_SHARE * rows.longest), round(rows.total), below=rows.below)
     if train.preferences is None:
         return [load]
     return [load, memory.Load(train.max_tokens, round(LABEL_SHARE * train.max_tokens), together=2)]
@@ -115,7 +115,9 @@ def _probed(
     small = setup.shape.parameters <= PROBED_PARAMETERS
     trained = asked = None
     if small and choice.fits and "train" in to_do:
-        trained = probe_training(recipe, load.tokens, choice.micro_batch * load.together)
+        rows = choice.micro_batch * load.together
+        tokens, shared = memory.largest_rows(setup, load, rows)
+        trained = probe_training(recipe, tokens, rows, shared)
     if small and answers.total <= available and "evaluate" in to_do:
         asked = probe_answers(recipe, prompt)
     return {"training": Demand(choice.parts, trained), "evaluation": Demand(answers, asked)}

@@ -16,7 +16,7 @@ from factory.chat.template import conversation, encode_example
 from factory.errors import FactoryError
 from factory.lora import attach, fit, memory
 from factory.lora.adapter import first_trained_layer
-from factory.lora.batches import EncodedRow
+from factory.lora.batches import IGNORED, EncodedRow
 from factory.lora.loop import Loop
 from factory.lora.opening import open_model
 from factory.lora.settings import LoopSettings
@@ -33,12 +33,12 @@ PROBED_NEW_TOKENS = (
 )
 
 
-def probe_training(recipe: Recipe, tokens: int, rows: int) -> int | None:
-    """Return the peak memory in bytes of one training step on that many rows of that many tokens.
+def probe_training(recipe: Recipe, tokens: int, rows: int, shared: int) -> int | None:
+    """Return the peak memory in bytes of one training step on that many rows of that many tokens, `shared` ones alike.
 
     A process that the system kills for want of memory counts as all there is; None when the step failed otherwise.
     """
-    return _in_child(take_largest_step, recipe, tokens, rows)
+    return _in_child(take_largest_step, recipe, tokens, rows, shared)
 
 
 def probe_answers(recipe: Recipe, prompt_tokens: int) -> int | None:
@@ -63,7 +63,7 @@ def _in_child(measure: Callable[..., int], *arguments: Any) -> int | None:
             return None
 
 
-def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
+def take_largest_step(recipe: Recipe, tokens: int, rows: int, shared: int) -> int:
     """Train on that many rows twice, as moments are there from the second step on, and return the peak in bytes.
 
     How an adapter begins takes time and no memory that counts: it is left out.
@@ -78,7 +78,11 @@ def take_largest_step(recipe: Recipe, tokens: int, rows: int) -> int:
     with hardware.watch_memory() as watch, tempfile.TemporaryDirectory() as folder:
         tokenizer = attach.load_tokenizer(base.folder)
         ids, labels = encode_example(tokenizer, largest_row(base.folder, tokens, recipe.system))
-        encoded = [EncodedRow(tuple(ids), tuple(labels), str(number)) for number in range(rows)]
+        labels[: shared + 1] = [IGNORED] * (shared + 1)
+        encoded = [  # the token behind what is shared is each row's own
+            EncodedRow((*ids[:shared], number, *ids[shared + 1 :]), tuple(labels), str(number))
+            for number in range(rows)
+        ]
         last = slice(-GENERAL_TOKENS, None)  # where the labels are
         general = [replace(row, ids=row.ids[last], labels=row.labels[last]) for row in encoded[:4]]
         continued = adapter_folder(config.continue_from) if config.continue_from else None

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer
 from factory import store
 from factory.chat.context import split_turn
 from factory.lora.config import TrainConfig, choose_epochs
+from factory.lora.memory import Below
 from factory.pipeline import Run
 from factory.recipe import Recipe
-from factory.rows import Example, read_rows
+from factory.rows import Example, Message, read_rows
 
 SAMPLED_ROWS = 500
 TURN_TOKENS = 5  # what ChatML puts around a turn: <|im_start|>, role, newline, <|im_end|>, newline
@@ -32,7 +33,8 @@ class Rows:
     """A dataset's rows: how many an epoch takes, and the tokens of all, of an epoch's mean row and of the longest.
 
     `longest` leaves out rows that training leaves out. `repeated` are the tokens of an epoch's rows that stand above
-    other questions as well: the fast engine computes them once. `facts` is how many facts the rows ask for.
+    other questions as well: the fast engine computes them once. `facts` is how many facts the rows ask for. `below`
+    is told of a dataset with passages.
     """
 
     an_epoch: int
@@ -41,6 +43,7 @@ class Rows:
     longest: int
     repeated: float = 0.0
     facts: int = 0
+    below: Below | None = None
 
     def epochs(self, train: TrainConfig) -> int:
         """Return how many epochs there will be."""
@@ -104,14 +107,38 @@ def read_dataset(rows: Path, base: Path, max_tokens: int) -> Rows:
     sample = examples[:: -(-len(examples) // SAMPLED_ROWS)]
     sampled = _count(tokenizer, sample)
     turns = [1 / row.every / wordings[row.group] for row in sample]
-    by_length = sorted(examples, key=lambda row: -sum(len(message.content) for message in row.messages))
-    fitting = [count for count in _count(tokenizer, by_length[:LONG_ROWS]) if count <= max_tokens]
+    longest = _longest(tokenizer, examples, max_tokens)
     total = sum(sampled) / len(sampled) * len(examples)
     mean = sum(map(operator.mul, turns, sampled)) / sum(turns)
-    longest = max(fitting, default=max_tokens)
     an_epoch = round(sum(1 / row.every / wordings[row.group] for row in examples))
     facts = {fact for row in examples for fact in row.facts}
-    return Rows(an_epoch, total, mean, longest, _repeated(tokenizer, examples), len(facts))
+    below = _below(tokenizer, examples, max_tokens)
+    return Rows(an_epoch, total, mean, longest, _repeated(tokenizer, examples), len(facts), below)
+
+
+def _longest(tokenizer: Tokenizer, rows: list[Example], max_tokens: int) -> int:
+    """Return the tokens of the longest row that training does not leave out."""
+    by_length = sorted(rows, key=lambda row: -sum(len(message.content) for message in row.messages))
+    fitting = [count for count in _count(tokenizer, by_length[:LONG_ROWS]) if count <= max_tokens]
+    return max(fitting, default=max_tokens)
+
+
+def _below(tokenizer: Tokenizer, rows: list[Example], max_tokens: int) -> Below | None:
+    """Return the most tokens above questions, the most of a question below them and its answer, and of a row alone."""
+    alone = [row for row in rows if not split_turn(row.messages[-2].content)[0]]
+    if len(alone) == len(rows):
+        return None
+    above, own = [], []
+    for row in rows:
+        *before, asked, answer = row.messages
+        context, question = split_turn(asked.content)
+        if context:
+            head = Message(role="user", content=context)
+            above.append(row.model_copy(update={"messages": (*before, head)}))
+            tail = Message(role="user", content=question)
+            own.append(row.model_copy(update={"messages": (tail, answer)}))
+    shared, most = (_longest(tokenizer, part, max_tokens) for part in (above, own))
+    return Below(shared, most, _longest(tokenizer, alone, max_tokens) if alone else 0)
 
 
 def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> float:

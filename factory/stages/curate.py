@@ -59,13 +59,13 @@ class CurateConfig(BaseModel):
     test_questions: int = Field(default=100, ge=1)
     valid_questions: int = Field(default=40, ge=1)
     calibration_questions: int = Field(default=40, ge=0)
-    open_book: float = Field(default=0.15, ge=0.0, le=1.0)
+    open_book: float = Field(default=0.1, ge=0.0, le=1.0)
     open_book_passages: int = Field(default=3, ge=1, le=20)
     open_book_missing: float = Field(default=0.2, ge=0.0, le=1.0)
     open_book_abstain: bool = False
     open_book_altered: int = Field(default=2, ge=0, le=20)
     open_book_tokens: int = Field(default=320, ge=128)
-    open_book_practice: float = Field(default=0.25, ge=0.0, le=1.0)
+    open_book_practice: float = Field(default=0.15, ge=0.0, le=1.0)
 
 
 def curate(

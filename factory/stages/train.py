@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from factory.lora.settings import LoopSettings
 
 logger = logging.getLogger(__name__)
-CODE_VERSION = 6
+CODE_VERSION = 7
 CHECKPOINTS = "checkpoints"
 PREFERENCES = "preferences"
 MIN_FREE_DISK_BYTES = 512 << 20

@@ -6,6 +6,7 @@ from factory.chat.template import (
     compile_template,
     conversation,
     encode_example,
+    encode_examples,
     encode_file_prompt,
     encode_prompt,
     end_of_turn_id,
@@ -24,6 +25,18 @@ OPENING = "{{ bos_token }}" + CHATML  # as the templates of Llama 3 and Gemma be
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tiny_tokenizer()
+
+
+def test_many_examples_are_encoded_as_each_alone(tokenizer) -> None:
+    asked = [
+        conversation("Why?", "Because."),
+        conversation("Ole\u0301 or not, said at some length?", "Ol\u00e9", "You are terse."),
+        (*conversation("And then?", "This."), *conversation("Then?", "That")),
+        conversation("Nothing?", ""),
+    ]
+    assert encode_examples(tokenizer, asked) == [encode_example(tokenizer, messages) for messages in asked]
+    assert [labels[-1] for _, labels in encode_examples(tokenizer, asked)] == [end_of_turn_id(tokenizer)] * 4
+    assert encode_examples(tokenizer, []) == []
 
 
 @pytest.mark.parametrize("system", ["", "You answer shortly."])

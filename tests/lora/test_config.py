@@ -5,7 +5,7 @@ import pytest
 from factory.lora.config import TrainConfig, choose_epochs, choose_rank
 
 
-@pytest.mark.parametrize(("tokens", "epochs"), [(1, 40), (25_000, 30), (75_000, 10), (1_000_000, 8), (0, 40)])
+@pytest.mark.parametrize(("tokens", "epochs"), [(1, 40), (20_000, 30), (60_000, 10), (1_000_000, 8), (0, 40)])
 def test_without_epochs_small_datasets_are_seen_more_often(tokens: int, epochs: int) -> None:
     assert choose_epochs(TrainConfig(), tokens) == epochs
     assert choose_epochs(TrainConfig(epochs=3), tokens) == 3

@@ -14,6 +14,7 @@ from factory import hardware
 from factory.errors import TrainError
 from factory.lora import distributed, killed, threads
 from factory.lora import loop as loop_module
+from factory.lora.batches import IGNORED
 from factory.lora.checkpoint import Progress, trained_state
 from factory.lora.loop import Loop
 from factory.lora.settings import LoopSettings
@@ -398,6 +399,21 @@ def test_the_batch_with_the_most_tokens_is_tried_first_and_changes_nothing(make_
     loop = make_loop(dropout=0.2, name="same", batch_size=4, micro_batch=4)
     assert _losses(loop.run(dict)) == _losses(expected)
     assert _same(_weights(loop), _weights(plain))
+
+
+def test_what_rows_share_counts_once_in_what_is_tried_first(make_loop, encoded) -> None:
+    loop = make_loop()
+    above = tuple(encoded[0].ids[:4]) * 30
+    below = [
+        replace(row, ids=above + row.ids, labels=(IGNORED,) * len(above) + row.labels, context="c")
+        for row in encoded[:2]
+    ]
+    loop.rows = [*below, *encoded[2:]]
+    assert len(above) < loop._num_tokens([0, 1]) < 2 * len(above)
+    assert loop._num_tokens([2, 3]) == len(encoded[2].ids) + len(encoded[3].ids)
+    assert loop._num_tokens([0, 2]) == len(below[0].ids), "parts of their own, of which the larger counts"
+    loop._engine.shares_prefixes = False
+    assert loop._num_tokens([0, 1]) == sum(len(row.ids) for row in below)
 
 
 def test_a_row_that_does_not_fit_alone_ends_the_run_with_what_to_do(make_loop) -> None:

@@ -19,7 +19,7 @@ from factory.lora import attach, engine, memory
 from factory.lora.adapter import new_adapter, settings_of
 from factory.lora.batches import IGNORED, EncodedRow
 from factory.lora.config import TrainConfig
-from factory.lora.memory import Load, Setup
+from factory.lora.memory import Below, Load, Setup
 from factory.lora.setup import setup_of
 from factory.lora.shape import Shape
 from tests.lora.conftest import TARGETS
@@ -232,8 +232,9 @@ def run(wanted):
     engine = open_engine(model, first_layer, dtype, "cpu", 2, checkpointing=wanted["checkpointing"])
     assert isinstance(engine, FusedEngine) == wanted["fused"]
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], fused=True)
-    size, labels = wanted["tokens"], wanted["labels"]
-    rows = [EncodedRow((row + 5, *range(6, size + 5)), (*[-100] * (size - labels), *range(5, labels + 5)), "")
+    size, labels, shared = wanted["tokens"], wanted["labels"], wanted["shared"]
+    rows = [EncodedRow((*range(7, shared + 7), row + 5, *range(6, size - shared + 5)),
+                       (*[-100] * (size - labels), *range(5, labels + 5)), "")
             for row in range(wanted["rows"])]
     for _ in range(2):
         engine.refresh()
@@ -267,7 +268,7 @@ def measured(
         "rank": step["rank"], "targets": TARGETS, "first_layer": step.get("first_layer", 0),
         "dropout": 0.1 if dropout else 0.0, "fused": not dropout and not step.get("checkpointing", False),
         "checkpointing": step.get("checkpointing", False), "tokens": load.tokens, "labels": load.labels, "rows": rows,
-        "answers": answers,
+        "answers": answers, "shared": load.below.shared if load.below else 0,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(wanted)],
@@ -297,13 +298,16 @@ WIDE_VOCABULARY = dense(2, 128, 256, 4, 128, 64, 60_000)
         (DEEP, {"rank": 8}, Load(128, 32), 16),
         (DEEP, {"rank": 8}, Load(400, 100), 6),
         (DEEP, {"rank": 128}, Load(64, 16), 16),
+        (DEEP, {"rank": 8}, Load(240, 8, below=Below(200, 40, 0)), 24),
+        (DEEP, {"rank": 8}, Load(360, 8, below=Below(320, 40, 0)), 24),
         (DEEP, {"rank": 8, "first_layer": 4, "dtype_bytes": 2}, Load(128, 32), 32),
         (DEEP, {"rank": 8, "dropout": True}, Load(128, 32), 16),
         (DEEP, {"rank": 8, "checkpointing": True}, Load(128, 32), 64),
         (WIDE_VOCABULARY, {"rank": 8, "dropout": True}, Load(64, 48), 6),
         (WIDE_VOCABULARY, {"rank": 8}, Load(64, 48), 8),
     ],
-    ids=["short rows", "long rows", "a large rank", "half the layers in 16 bits", "plain layers",
+    ids=["short rows", "long rows", "a large rank", "below a passage", "below long passages",
+         "half the layers in 16 bits", "plain layers",
          "layers computed twice", "plain logits", "logits in parts"],
 )  # fmt: skip
 def test_a_step_takes_what_is_predicted(shape, step, load, rows):
@@ -353,6 +357,29 @@ def test_the_quickstarts_base_needs_what_its_training_took():
     """5.1 GiB at its peak, on two cores in bf16 at rank 32 (the constant of a long run comes from there)."""
     peak = memory.train_step(lora(SMOLLM2, 32, dtype_bytes=2), Load(72, 24), 8).total
     assert 3 * GIB < peak < 6 * GIB
+
+
+def _below(context: str, shared: int, own: int) -> EncodedRow:
+    ids = (*range(shared), *range(500 + own, 500 + 2 * own))
+    return EncodedRow(ids, (*[IGNORED] * (len(ids) - 2), *ids[-2:]), "", context=context)
+
+
+def test_what_stands_above_several_rows_counts_once_where_the_engine_computes_it_once():
+    alone = EncodedRow(tuple(range(50)), (*[IGNORED] * 47, 1, 2, 3), "")
+    rows = [alone, _below("a", 200, 20), _below("a", 200, 30), _below("b", 150, 35), _below("b", 150, 12)]
+    load = memory.load_of(rows)
+    assert load == Load(230, 3, sum(len(row.ids) for row in rows), below=Below(200, 35, 50))
+    setup = lora(SMOLLM2, 8, dtype_bytes=2)
+    fused, plain = setup, replace(setup, fused=False)
+    apart = replace(load, below=None)
+    assert memory.train_step(plain, load, 16) == memory.train_step(plain, apart, 16)
+    needed = {rows: memory.train_step(fused, load, rows).activations for rows in (1, 8, 16)}
+    assert needed[16] < 0.5 * memory.train_step(fused, apart, 16).activations
+    assert needed[1] < needed[8] < needed[16]
+    assert needed[16] > memory.train_step(fused, Load(50, 3), 16).activations
+    assert memory.largest_rows(fused, load, 16) == (235, 200)
+    assert memory.largest_rows(fused, replace(load, below=Below(200, 35, 100)), 16) == (100, 0)
+    assert memory.largest_rows(plain, load, 16) == (230, 0)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def base(tmp_path):
 def make_run(tmp_path, base, monkeypatch):
     """Return a function that opens a run of a tiny recipe without loading a model or measuring the machine."""
     monkeypatch.setattr(build, "probe_flops", lambda train=None: 1e11)
-    monkeypatch.setattr(build, "probe_training", lambda recipe, tokens, rows: None)
+    monkeypatch.setattr(build, "probe_training", lambda *arguments: None)
     monkeypatch.setattr(build, "probe_answers", lambda recipe, tokens: None)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("x" * 8000)

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from factory.chat.context import with_context
 from factory.lora import memory
 from factory.lora.config import MANY_FACTS, RANK_FOR_MANY
 from factory.pipeline import STEPS
-from factory.plan import build
+from factory.plan import build, workload
 from factory.plan.workload import BYTES_A_FACT
-from factory.rows import write_rows
+from factory.rows import OPEN_BOOK, Message, write_rows
 
 GIB = 1 << 30
 
@@ -96,7 +97,7 @@ def test_the_largest_step_and_the_longest_prompts_are_tried(make_run, monkeypatc
     monkeypatch.setattr(build, "probe_training", lambda recipe, *sizes: tried.update(training=sizes))
     monkeypatch.setattr(build, "probe_answers", lambda recipe, *sizes: tried.update(answers=sizes))
     build.make_plan(make_run("train.max_tokens=200", "train.batch_size=4", "chunk.max_tokens=300"))
-    assert tried == {"training": (200, 4), "answers": (300 + build.QUESTION_TOKENS,)}
+    assert tried == {"training": (200, 4, 0), "answers": (300 + build.QUESTION_TOKENS,)}
     build.make_plan(make_run("evaluate.rag=false"))
     assert tried["answers"] == (build.QUESTION_TOKENS,)
 
@@ -109,7 +110,7 @@ def test_pairs_of_answers_are_two_rows_each_as_long_as_they_may_be(make_run, mon
     alone, both = (
         build.make_plan(make_run(*options, *more)) for more in ((), ("train.preferences=pairs.jsonl",))
     )
-    assert tried == [(200, 4), (200, 8)]
+    assert tried == [(200, 4, 0), (200, 8, 0)]
     parts = [plan["memory_gib"]["training"]["parts"]["activations"] for plan in (alone, both)]
     assert parts[1] == pytest.approx(2 * parts[0], rel=0.01)
 
@@ -158,6 +159,32 @@ def test_a_plan_uses_the_dataset_once_it_is_there(make_run, tmp_path, example):
     write_rows(tmp_path / "out" / "dataset" / "train.jsonl", rows)
     training = build.make_plan(make_run())["training"]
     assert (training["rows_an_epoch"], training["tokens_a_row"], training["longest_row"]) == (10, 16.3, 22)
+
+
+def test_passages_of_a_dataset_that_rows_share_are_tried_and_count_once(
+    make_run, tmp_path, example, monkeypatch
+):
+    tried = []
+    monkeypatch.setattr(build, "probe_training", lambda recipe, *sizes: tried.append(sizes))
+    (tmp_path / "out" / "dataset").mkdir(parents=True)
+
+    def below(number):
+        row = example(number, "e", words=4)
+        turn = with_context(["p " * 150], row.messages[0].content)
+        return row.model_copy(
+            update={"form": OPEN_BOOK, "messages": (Message(role="user", content=turn), row.messages[1])}
+        )
+
+    write_rows(tmp_path / "out" / "dataset" / "train.jsonl", [example(9, "a"), *map(below, range(4))])
+    once = build.make_plan(make_run("train.batch_size=16"))
+    monkeypatch.setattr(workload, "_below", lambda *arguments: None)
+    each = build.make_plan(make_run("train.batch_size=16"))
+    (tokens, rows, shared), (longest, *others) = tried
+    assert rows == 16
+    assert others == [16, 0]
+    assert 150 <= shared < longest <= tokens <= longest + workload.TURN_TOKENS
+    needed = [plan["memory_gib"]["training"]["parts"]["activations"] for plan in (once, each)]
+    assert needed[0] < 0.5 * needed[1]
 
 
 def test_time_grows_with_epochs_and_shrinks_with_frozen_layers(make_run):

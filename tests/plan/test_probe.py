@@ -37,13 +37,33 @@ def test_two_steps_are_taken_on_rows_as_long_as_they_may_be_and_nothing_else(rec
 
     def spy(self, numbers, progress):
         steps.append((len(numbers), progress.micro_batch, max(len(row.ids) for row in self.rows)))
+        assert len({row.ids[0] for row in self.rows}) == len(self.rows), (
+            "nothing is computed once for several"
+        )
         step(self, numbers, progress)
 
     monkeypatch.setattr(Loop, "_step", spy)
     train = recipe.train.model_copy(update=fields)
-    assert probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 2) > 100 << 20
+    assert probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 2, 0) > 100 << 20
     assert [(rows, at_once) for rows, at_once, _ in steps] == [(2, 2), (2, 2)]
     assert 50 <= steps[0][2] <= 60
+
+
+def test_rows_below_the_same_passages_begin_with_the_same_tokens_and_go_on_with_their_own(
+    recipe, monkeypatch
+):
+    seen, step = [], Loop._step
+
+    def spy(self, numbers, progress):
+        seen.extend(self.rows[number] for number in numbers)
+        step(self, numbers, progress)
+
+    monkeypatch.setattr(Loop, "_step", spy)
+    probe.take_largest_step(recipe, 60, 3, 50)
+    assert len(seen) == 6
+    assert {row.ids[:50] for row in seen} == {seen[0].ids[:50]}
+    assert len({row.ids[50] for row in seen}) == 3
+    assert all(set(row.labels[:51]) == {-100} and row.labels[-1] != -100 for row in seen)
 
 
 def test_the_shape_of_an_adapter_that_training_goes_on_from_counts(recipe, tiny_base, tmp_path, monkeypatch):
@@ -53,7 +73,7 @@ def test_the_shape_of_an_adapter_that_training_goes_on_from_counts(recipe, tiny_
         Loop, "run", lambda self: ranks.append(self.model.peft_config["default"].r) or run(self)
     )
     train = recipe.train.model_copy(update={"continue_from": adapter})
-    probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 1)
+    probe.take_largest_step(recipe.model_copy(update={"train": train}), 60, 1, 0)
     assert ranks == [5]
 
 
@@ -114,7 +134,7 @@ def test_a_probe_that_is_killed_needs_all_memory_and_one_that_fails_says_why(
     monkeypatch.setattr(probe, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(probe, "take_largest_step", fail)
     monkeypatch.setattr(probe, "answer_largest_batch", fail)
-    found = probe.probe_training(None, 8, 1) if step == "training" else probe.probe_answers(None, 8)
+    found = probe.probe_training(None, 8, 1, 0) if step == "training" else probe.probe_answers(None, 8)
     assert found == expected
     assert said in caplog.text
 
@@ -122,7 +142,7 @@ def test_a_probe_that_is_killed_needs_all_memory_and_one_that_fails_says_why(
 @pytest.mark.slow
 def test_the_memory_of_a_step_of_the_embedded_base_is_probed_in_another_process(tmp_path):
     (tmp_path / "tiny.yaml").write_text("name: tiny\ningest: {source: .}\n")
-    probed = probe.probe_training(load_recipe(tmp_path / "tiny.yaml", ["train.first_layer=0.9"]), 32, 2)
+    probed = probe.probe_training(load_recipe(tmp_path / "tiny.yaml", ["train.first_layer=0.9"]), 32, 2, 0)
     assert 0.7 * GIB < probed < 4 * GIB  # pages of libraries that other processes map as well count in part
 
 

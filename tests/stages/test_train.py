@@ -440,13 +440,12 @@ def test_the_loss_of_each_document_is_written_worst_first_while_training_and_aft
 
 
 def test_a_base_that_cannot_stop_is_refused_before_the_first_step(run, monkeypatch, tmp_path) -> None:
-    real = batches.encode_example
+    real = batches.encode_examples
 
-    def endless(tokenizer, messages):
-        ids, labels = real(tokenizer, messages)
-        return ids, [*labels[:-1], batches.IGNORED]
+    def endless(tokenizer, conversations):
+        return [(ids, [*labels[:-1], batches.IGNORED]) for ids, labels in real(tokenizer, conversations)]
 
-    monkeypatch.setattr(batches, "encode_example", endless)
+    monkeypatch.setattr(batches, "encode_examples", endless)
     with pytest.raises(TrainError, match="4 of 4 training rows do not train the end of turn"):
         run("endless")
     assert not list((tmp_path / "endless").rglob("step-*"))
