@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from factory.errors import TrainError
 
-# Small corpora still gain after the 24th pass; two cores train on so many tokens in some 35 to 55 minutes.
+# Small corpora still gain after the 24th pass; two cores train on so many tokens in some 35 minutes.
 TRAINING_TOKENS = 600_000
 FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 # Many facts get into each other's way in a small rank ("Data Quality over Capacity", arXiv:2607.21861, finds a hard
