@@ -15,7 +15,7 @@ from factory.chat.template import encode_examples
 from factory.rows import Example
 
 IGNORED = -100
-ENCODED_AT_ONCE = 1024  # rows: several times as fast as one by one
+ENCODED_AT_ONCE = 1024  # rows: nearly three times as fast as one by one
 Parts = Sequence[tuple[list[int], float]]  # rows' numbers, and the weight of their loss
 
 

@@ -217,9 +217,11 @@ class Loop:
         """Return the tokens of a batch's largest part, as its engine computes it."""
         shared = self._engine.shares_prefixes
         parts = parts_of(self.rows, numbers, self.settings.micro_batch, shared=shared)
-        if shared:
-            return max((num_tokens(self.rows, part) for part in parts), default=0)
-        return max((sum(len(self.rows[number].ids) for number in part) for part in parts), default=0)
+        sizes = (
+            num_tokens(self.rows, part) if shared else sum(len(self.rows[number].ids) for number in part)
+            for part in parts
+        )
+        return max(sizes, default=0)
 
     def _train(self, progress: Progress, interruption: Interruption) -> None:
         saved = time.monotonic()

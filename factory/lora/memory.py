@@ -161,7 +161,7 @@ def largest_rows(setup: Setup, load: Load, rows: int) -> tuple[int, int]:
 def opening(setup: Setup) -> Parts:
     """Return what putting an adapter on the base holds.
 
-    What general answers are kept by is found in float32, by a few more directions, than it is kept in; PiSSA takes
+    What general answers are kept by is found in float32 and by a few more directions than it is kept by; PiSSA takes
     weights apart in float32.
     """
     state = _state(setup, Load(0, 0))
@@ -237,9 +237,8 @@ def _weights(setup: Setup) -> float:
 def _state(setup: Setup, load: Load) -> Parts:
     """Return what stays in memory from step to step: moments and directions in float32, a copy in low precision.
 
-    What general answers are kept by has low precision where that is not float16.
-
-    Plain layers in float32 compute with the adapter itself. A beginning that stands for a part of the base is kept.
+    What general answers are kept by has low precision, too, where that is not float16. Plain layers in float32 compute
+    with the adapter itself. A beginning that stands for a part of the base is kept.
     """
     copied = setup.dtype_bytes if setup.fused or setup.dtype_bytes < FLOAT else 0
     kept_by = FLOAT if setup.float16 else setup.dtype_bytes

@@ -13,7 +13,7 @@ from factory.lora.config import TrainConfig, choose_epochs
 from factory.lora.memory import Below
 from factory.pipeline import Run
 from factory.recipe import Recipe
-from factory.rows import Example, Message, read_rows
+from factory.rows import Example, read_rows
 
 SAMPLED_ROWS = 500
 TURN_TOKENS = 5  # what ChatML puts around a turn: <|im_start|>, role, newline, <|im_end|>, newline
@@ -125,20 +125,26 @@ def _longest(tokenizer: Tokenizer, rows: list[Example], max_tokens: int) -> int:
 
 def _below(tokenizer: Tokenizer, rows: list[Example], max_tokens: int) -> Below | None:
     """Return the most tokens above questions, the most of a question below them and its answer, and of a row alone."""
-    alone = [row for row in rows if not split_turn(row.messages[-2].content)[0]]
-    if len(alone) == len(rows):
-        return None
-    above, own = [], []
+    alone: list[Example] = []
+    above, own = set(), set()
     for row in rows:
         *before, asked, answer = row.messages
-        context, question = split_turn(asked.content)
-        if context:
-            head = Message(role="user", content=context)
-            above.append(row.model_copy(update={"messages": (*before, head)}))
-            tail = Message(role="user", content=question)
-            own.append(row.model_copy(update={"messages": (tail, answer)}))
-    shared, most = (_longest(tokenizer, part, max_tokens) for part in (above, own))
-    return Below(shared, most, _longest(tokenizer, alone, max_tokens) if alone else 0)
+        if context := split_turn(asked.content)[0]:
+            above.add(" ".join([*(message.content for message in before), context]))
+            own.add(f"{asked.content.removeprefix(context)} {answer.content}")
+        else:
+            alone.append(row)
+    if not above:
+        return None
+    shared, most = (
+        max(len(code.ids) for code in tokenizer.encode_batch(texts, add_special_tokens=False))
+        for texts in (sorted(found, key=len)[-LONG_ROWS:] for found in (above, own))
+    )
+    return Below(
+        min(shared + 2 * TURN_TOKENS, max_tokens),
+        most + 2 * TURN_TOKENS,
+        _longest(tokenizer, alone, max_tokens) if alone else 0,
+    )
 
 
 def _repeated(tokenizer: Tokenizer, rows: list[Example]) -> float:

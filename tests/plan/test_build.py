@@ -182,7 +182,7 @@ def test_passages_of_a_dataset_that_rows_share_are_tried_and_count_once(
     (tokens, rows, shared), (longest, *others) = tried
     assert rows == 16
     assert others == [16, 0]
-    assert 150 <= shared < longest <= tokens <= longest + workload.TURN_TOKENS
+    assert 150 <= shared < longest <= tokens <= longest + 4 * workload.TURN_TOKENS
     needed = [plan["memory_gib"]["training"]["parts"]["activations"] for plan in (once, each)]
     assert needed[0] < 0.5 * needed[1]
 

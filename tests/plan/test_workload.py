@@ -108,8 +108,8 @@ def test_a_passage_of_a_dataset_is_repeated_where_more_than_one_fact_of_it_is_as
     assert found.an_epoch == 8
     assert found.repeated == 2 * 30, "two wordings of a fact take turns"
     assert found.below is not None
-    assert 30 <= found.below.shared <= 30 + workload.TURN_TOKENS
+    assert 30 <= found.below.shared <= 30 + 2 * workload.TURN_TOKENS
     assert found.below.apart < 30
-    assert 0 < found.below.own <= found.below.apart + workload.TURN_TOKENS
+    assert 0 < found.below.own <= found.below.apart + 2 * workload.TURN_TOKENS
     write_rows(tmp_path / "train.jsonl", [row.model_copy(update={"every": 4}) for row in rows])
     assert workload.read_dataset(tmp_path / "train.jsonl", base, 256).repeated == 2 * 30 / 4
